@@ -10,7 +10,9 @@ if (!forced || forced === 'false') {
     require(require('node-gyp-build').resolve(root));
     process.exit(0);
   } catch (error) {
-    console.error(`hpformer: no usable prebuilt binary (${String(error.message).split('\n')[0]}); building from source`);
+    console.error(
+      `hpformer: no usable prebuilt binary (${String(error.message).split('\n')[0]}); building from source`,
+    );
   }
 }
 require('./build.cjs');

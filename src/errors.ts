@@ -5,7 +5,8 @@ export const errorCodes = {
   ERR_HPFORMER_SHAPE: 'A tensor, feed or parameter has the wrong rank or size.',
   ERR_HPFORMER_TYPE: 'A value or tensor has the wrong type.',
   ERR_HPFORMER_RANGE: 'A number lies outside its allowed range (token id, length, step, option).',
-  ERR_HPFORMER_INPUT: 'A feed, output name or data row does not fit the model (missing, unknown, contradictory, non-finite).',
+  ERR_HPFORMER_INPUT:
+    'A feed, output name or data row does not fit the model (missing, unknown, contradictory, non-finite).',
   ERR_HPFORMER_CONFIG: 'A model configuration is incomplete, unknown or contradictory.',
   ERR_HPFORMER_CHECKPOINT: 'A checkpoint is malformed, lacks tensors, or holds unknown ones.',
   ERR_HPFORMER_FILE: 'A file cannot be read or written, or is not what its format requires.',

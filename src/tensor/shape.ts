@@ -15,12 +15,18 @@ export function describe(value: unknown): string {
  */
 export function elementCount(where: string, dims: readonly number[]): number {
   if (!Array.isArray(dims)) {
-    throw new HPformerError('ERR_HPFORMER_SHAPE', `${where}: expected dims as an array of integers, got ${describe(dims)}`);
+    throw new HPformerError(
+      'ERR_HPFORMER_SHAPE',
+      `${where}: expected dims as an array of integers, got ${describe(dims)}`,
+    );
   }
   let count = 1;
   for (const dim of dims) {
     if (!Number.isSafeInteger(dim) || dim < 0) {
-      throw new HPformerError('ERR_HPFORMER_SHAPE', `${where}: expected non-negative integer dims, got [${dims.map(describe).join(', ')}]`);
+      throw new HPformerError(
+        'ERR_HPFORMER_SHAPE',
+        `${where}: expected non-negative integer dims, got [${dims.map(describe).join(', ')}]`,
+      );
     }
     count *= dim;
   }
