@@ -1,0 +1,166 @@
+import type { HPformerConfig } from '../config/types';
+import type { Tensor, TensorLike } from '../tensor/tensor';
+
+/** Number format of the matrix operands; accumulation, softmax and norms are float32 in both. */
+export type Precision = 'float32' | 'bfloat16';
+
+/** Where a model runs. `auto`: CUDA where it works, else the CPU, with the reason in `devices()`. */
+export type DeviceRequest = 'auto' | 'cpu' | 'reference' | 'cuda' | `cuda:${number}` | 'cuda:all';
+
+/** The exact rewrites of the computation, each of which can be switched off by name. */
+export const rewriteNames = [
+  'depthFirst',
+  'readoutPruning',
+  'absorbedEmbedding',
+  'zeroRowsClosedForm',
+  'tokenTables',
+  'foldedOutput',
+  'foldedWeights',
+] as const;
+
+/** Name of one exact rewrite. */
+export type RewriteName = (typeof rewriteNames)[number];
+
+/** Options of `HPformer.create`, and of `HPformer.load` except `config`. */
+export interface ModelOptions {
+  /** Default `auto`. */
+  device?: DeviceRequest;
+  /** Default `float32`. The reference device computes in float64 whatever is asked. */
+  precision?: Precision;
+  /** Threads of one run, 1…1024. Default: `HPFORMER_THREADS`, else the container's CPU quota, else the cores. */
+  threads?: number;
+  /** Aborts loading. */
+  signal?: AbortSignal;
+  /** `propagate` (default): NaN and infinity go through to that sequence's outputs. `error`: they make the run fail. */
+  nonFinite?: 'propagate' | 'error';
+  /** Switches exact rewrites off (or on), for tests and benchmarks. Default: all on. */
+  rewrites?: Partial<Record<RewriteName, boolean>>;
+  /** Largest total of output bytes one run may ask for (default 8 GiB); beyond it the run fails with `ERR_HPFORMER_LIMIT` before it starts. */
+  maxBytes?: number;
+}
+
+/** Options of `HPformer.load`. */
+export interface LoadOptions extends ModelOptions {
+  /** Beats the configuration inside the file, which beats inference from names and shapes. */
+  config?: HPformerConfig;
+}
+
+/** Options of `HPformer.create`. */
+export interface CreateOptions extends ModelOptions {
+  /** Seed of the random weights, an integer 0…2^53−1; the same seed gives the same bits everywhere. Default 0. */
+  seed?: number;
+}
+
+/** A typed array as a feed: taken only where the configuration and a batch of 1 leave one reading of its shape. */
+export type BareArray = Float64Array | Float32Array | Int32Array | BigInt64Array | Uint8Array;
+
+/** A feed: a tensor of this package, of onnxruntime or of transformers.js, or a typed array. */
+export type FeedValue = TensorLike | BareArray;
+
+/** What goes into a model; which of them a model takes follows from its configuration. B batch, L steps. */
+export interface Feeds {
+  /** `[B, L, F]` real (float32, float64, float16, bfloat16). */
+  features?: FeedValue;
+  /** `[B, L]` integers (int32, int64, uint8), each 0…vocabulary−1. */
+  tokens?: FeedValue;
+  /** `[B, L]` real; pixels come already normalised. */
+  values?: FeedValue;
+  /** Second sequence of a two-sequence model, `[B, L2, F]`. */
+  features2?: FeedValue;
+  /** Second sequence of a two-sequence model, `[B, L2]`. */
+  tokens2?: FeedValue;
+  /** Second sequence of a two-sequence model, `[B, L2]`. */
+  values2?: FeedValue;
+  /** `[B]` integers. Over `padded`: the divisor of the mean readout, ≥ 1. Over `valid`: each sequence's own length, 1…L. */
+  lengths?: FeedValue;
+  /** As `lengths`, for the second sequence. */
+  lengths2?: FeedValue;
+  /** `[B]` integers: the step that readout `step` reads. Default: the last (valid) step. */
+  step?: FeedValue;
+  /** `[B, L]`: instead of `step`, the weights of a weighted sum over steps. */
+  readoutWeights?: FeedValue;
+}
+
+/** A real-valued result: float32, or float64 on the reference device. */
+export type RealTensor = Tensor<'float32' | 'float64'>;
+
+/** Results by name; `segments` counts are int32, all else is real. */
+export type Results<Name extends string = string> = {
+  [K in Name]: K extends 'segments' | 'second.segments' ? Tensor<'int32'> : RealTensor;
+};
+
+/** What `run` returns when `outputs` is not given (`probabilities` is absent when the head's link is `none`). */
+export type DefaultOutput = 'logits' | 'probabilities';
+
+/** Names that `outputs` may hold; which of them apply follows from the configuration. */
+export type OutputName =
+  | DefaultOutput
+  | 'pooled'
+  | 'keys'
+  | 'segments'
+  | 'attention'
+  | 'segmentAttention'
+  | 'intraAttention'
+  | 'second.pooled'
+  | 'second.keys'
+  | 'second.segments'
+  | 'second.attention'
+  | 'second.segmentAttention'
+  | 'second.intraAttention';
+
+/** Options of `runSync`. */
+export interface RunSyncOptions<Name extends string = string> {
+  /** Exactly these are returned. Default: `logits`, and `probabilities` where the head has a link. */
+  outputs?: readonly Name[];
+}
+
+/** Options of `run`. */
+export interface RunOptions<Name extends string = string> extends RunSyncOptions<Name> {
+  /** Aborts the run; the promise rejects with `signal.reason`, unchanged. */
+  signal?: AbortSignal;
+}
+
+/** Options of `stream`. */
+export interface StreamOptions<Name extends string = string> extends RunOptions<Name> {
+  /** Batches in flight or waiting to be taken, 1…1024. Default 4. */
+  concurrency?: number;
+}
+
+/** A shape to plan or warm up for. */
+export interface Shape {
+  /** Sequences, ≥ 1. */
+  batch: number;
+  /** Steps L of each, ≥ 1. */
+  steps: number;
+  /** Steps of the second sequence; default `steps`. Two-sequence models only. */
+  steps2?: number;
+}
+
+/** The input shape that `plan` answers for. */
+export interface PlanShape extends Shape {
+  /** Steps of a sequence that the readout reads. Default: 1 for readout `step`, else all. */
+  rows?: number;
+}
+
+/** Number of parameters: read by the forward, and trained (running statistics are not, dead upstream tensors were). */
+export interface ParameterCount {
+  used: number;
+  trainable: number;
+}
+
+/** What one device of this machine offers, or why it does not. */
+export interface DeviceInfo {
+  /** `cpu`, `reference`, `cuda:0` … */
+  id: string;
+  kind: 'cpu' | 'reference' | 'cuda';
+  /** Processor or device name. */
+  name: string;
+  available: boolean;
+  /** Why it is not available; empty when it is. */
+  reason: string;
+  /** Bytes of device memory; 0 for the CPU. */
+  memory: number;
+  /** Instruction set level in use (cpu) or compute capability (cuda). */
+  level: string;
+  precisions: readonly Precision[];
+}
