@@ -1,0 +1,143 @@
+import { HPformerError } from '../errors';
+
+/** Element types of checkpoint files. */
+export type ElementType =
+  | 'F64'
+  | 'F32'
+  | 'F16'
+  | 'BF16'
+  | 'I64'
+  | 'I32'
+  | 'I16'
+  | 'I8'
+  | 'U64'
+  | 'U32'
+  | 'U16'
+  | 'U8'
+  | 'BOOL';
+
+/** Bytes of one element. */
+export const elementBytes: Readonly<Record<ElementType, number>> = {
+  F64: 8,
+  F32: 4,
+  F16: 2,
+  BF16: 2,
+  I64: 8,
+  I32: 4,
+  I16: 2,
+  I8: 1,
+  U64: 8,
+  U32: 4,
+  U16: 2,
+  U8: 1,
+  BOOL: 1,
+};
+
+/** A tensor as it lies in a file: little-endian bytes, not copied, elements addressed by strides (in elements). */
+export interface StoredTensor {
+  readonly type: ElementType;
+  readonly dims: readonly number[];
+  /** Bytes from the tensor's first element on. */
+  readonly bytes: Uint8Array;
+  /** Absent: row-major. The reader of the file has proved that all elements lie within `bytes`. */
+  readonly strides?: readonly number[];
+}
+
+/** A parameter, ready for the model. */
+export interface WeightTensor {
+  dims: number[];
+  data: Float32Array | Float64Array;
+}
+
+/** A state dict of any origin, with what its file says besides. */
+export interface StateDict {
+  tensors: Map<string, StoredTensor>;
+  /** Strings beside the tensors (safetensors `__metadata__`). */
+  metadata: Record<string, string>;
+  /** Training arguments of a fairseq checkpoint. */
+  args?: Map<unknown, unknown>;
+}
+
+/** The exact value of IEEE half-precision bits. */
+export function halfToNumber(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
+  return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1024 + fraction) * 2 ** (exponent - 25);
+}
+
+const bfloatBits = new Uint32Array(1);
+const bfloatValue = new Float32Array(bfloatBits.buffer);
+
+/** The exact value of bfloat16 bits. */
+export function bfloatToNumber(bits: number): number {
+  bfloatBits[0] = bits << 16;
+  return bfloatValue[0]!;
+}
+
+function elementReader(view: DataView, type: ElementType): ((offset: number) => number) | undefined {
+  switch (type) {
+    case 'F64':
+      return (offset) => view.getFloat64(offset, true);
+    case 'F32':
+      return (offset) => view.getFloat32(offset, true);
+    case 'F16':
+      return (offset) => halfToNumber(view.getUint16(offset, true));
+    case 'BF16':
+      return (offset) => bfloatToNumber(view.getUint16(offset, true));
+    default:
+      return undefined;
+  }
+}
+
+/**
+ * Copies a stored tensor into a typed array: float16, bfloat16 and float32 to float32 (exact), float64 as it is.
+ *
+ * @throws HPformerError `ERR_HPFORMER_CHECKPOINT` for other element types and for values that are not finite.
+ */
+export function widen(name: string, tensor: StoredTensor): WeightTensor {
+  const { type, dims, bytes } = tensor;
+  const read = elementReader(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), type);
+  if (!read) {
+    throw new HPformerError(
+      'ERR_HPFORMER_CHECKPOINT',
+      `${name}: expected floating-point elements (F64, F32, F16, BF16), got ${type}`,
+    );
+  }
+  const count = dims.reduce((a, b) => a * b, 1);
+  const data = type === 'F64' ? new Float64Array(count) : new Float32Array(count);
+  const size = elementBytes[type];
+  if (tensor.strides) copyStrided(data, read, size, dims, tensor.strides);
+  else for (let i = 0; i < count; i++) data[i] = read(i * size);
+  for (let i = 0; i < count; i++) {
+    if (!Number.isFinite(data[i])) {
+      throw new HPformerError(
+        'ERR_HPFORMER_CHECKPOINT',
+        `${name}: expected finite values, got ${data[i]} at element ${i}`,
+      );
+    }
+  }
+  return { dims: [...dims], data };
+}
+
+/** Row-major copy of elements that lie at strides. */
+function copyStrided(
+  data: Float32Array | Float64Array,
+  read: (offset: number) => number,
+  size: number,
+  dims: readonly number[],
+  strides: readonly number[],
+): void {
+  const index = dims.map(() => 0);
+  let offset = 0;
+  for (let i = 0; i < data.length; i++) {
+    data[i] = read(offset * size);
+    for (let axis = dims.length - 1; axis >= 0; axis--) {
+      offset += strides[axis]!;
+      if (++index[axis]! < dims[axis]!) break;
+      offset -= strides[axis]! * dims[axis]!;
+      index[axis] = 0;
+    }
+  }
+}

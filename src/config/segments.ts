@@ -1,0 +1,75 @@
+import { HPformerError } from '../errors';
+import { describe } from '../tensor/shape';
+import type { HPformerConfig } from './types';
+
+/** The cut of one sequence. */
+export interface Segments {
+  /** Number of segments S. */
+  count: number;
+  /** Steps in one segment, b. */
+  length: number;
+  /** Zero rows appended after the last step: count · length − steps. */
+  padding: number;
+}
+
+const cut = (steps: number, count: number, length: number): Segments => ({
+  count,
+  length,
+  padding: count * length - steps,
+});
+
+/** n0 of the published rule for T steps: (⌊ln T⌋ + 1) · times. Below 2^53 no integer is close enough to a power of e for rounding to matter. */
+function publishedCount(base: number, times: number): number {
+  return (Math.floor(Math.log(base)) + 1) * times;
+}
+
+/** Lengths next to `steps` that the rule accepts, for error messages. */
+function nearestLengths(config: HPformerConfig, steps: number): number[] {
+  const { segments } = config;
+  if (segments.steps !== null) {
+    const n0 = publishedCount(segments.steps, segments.times);
+    const below = steps - (steps % n0);
+    return below === 0 ? [n0] : [below, below + n0];
+  }
+  // T is the length itself; n0 grows slower than it, so the search ends soon. Lengths below a refused one may be accepted too.
+  const accepted = (length: number) => length >= publishedCount(length, segments.times);
+  let above = steps + 1;
+  while (!accepted(above)) above++;
+  let below = steps - 1;
+  while (below >= 1 && !accepted(below)) below--;
+  return below >= 1 ? [below, above] : [above];
+}
+
+/**
+ * Cuts a sequence into segments: reference section 1 and, for rule `paper` and over `valid`, design section 2. The same
+ * arithmetic as binding/contract/segments.cc.
+ *
+ * @param steps the (padded) length L, or with over `valid` the sequence's own length.
+ * @param where begins an error message.
+ * @throws HPformerError `ERR_HPFORMER_SHAPE` where the rule has no answer; names the nearest lengths that have one.
+ */
+export function segmentsOf(config: HPformerConfig, steps: number, where = 'steps'): Segments {
+  if (!Number.isSafeInteger(steps) || steps < 1) {
+    throw new HPformerError('ERR_HPFORMER_SHAPE', `${where}: expected a length of at least 1, got ${describe(steps)}`);
+  }
+  const { rule, times, over, steps: fixed } = config.segments;
+  const base = fixed ?? steps;
+  if (rule === 'paper') {
+    const c = Math.max(1, Math.ceil(Math.log(base)));
+    const b = Math.max(1, Math.floor(steps / c));
+    return cut(steps, Math.max(c + 1, Math.ceil(steps / b)), b);
+  }
+  const n0 = publishedCount(base, times);
+  const refused = (what: string): never => {
+    const lengths = nearestLengths(config, steps).join(' or ');
+    throw new HPformerError('ERR_HPFORMER_SHAPE', `${where}: expected ${what} (nearest: ${lengths}), got ${steps}`);
+  };
+  if (steps < n0) {
+    if (over === 'valid' && fixed !== null) return cut(steps, steps, 1);
+    return refused(`a length of at least ${n0}, for ${n0} segments`);
+  }
+  const b = Math.floor(steps / n0);
+  if (steps % n0 === 0) return cut(steps, n0, b);
+  if (over === 'padded' && fixed !== null) return refused(`a length that ${n0} segments divide`);
+  return cut(steps, Math.floor(steps / b) + 1, b);
+}
