@@ -65,7 +65,7 @@ function positionRows(parts: Parts, input: SequenceInput): Value | null {
     table = parts.parameter('positions.weight', [positions.maximum + first, hidden]);
   } else {
     const data = sinusoidalTable(positions.layout, rows, hidden, padding);
-    table = g.constant('positions', Float32Array.from(data), [rows, hidden]);
+    table = g.constant(`positions.${rows}`, Float32Array.from(data), [rows, hidden]);
   }
   if (!input.padded || padding === null) {
     return g.op('Slice', [table, g.int(first), g.shape([g.sizes('Add', first, input.steps)]), g.int(0)]);

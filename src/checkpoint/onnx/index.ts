@@ -26,8 +26,13 @@ export interface OnnxOptions {
   batch?: number | 'dynamic';
   /** Default `bdiag` for readout `step`, `fold` otherwise. */
   variant?: OnnxVariant;
-  /** Readout `step`: an input `step` [B] int64, or the last step always. Default `'input'`. */
-  step?: 'input' | 'last';
+  /** Steps of the second sequence where `steps` is a number. Default: the same. */
+  steps2?: number;
+  /**
+   * Readout `step`: an input `step` [B] int64 (default), the last step always, or an input `readoutWeights` [B, L]
+   * (a weighted sum over steps, which keeps all of them in the layers).
+   */
+  step?: 'input' | 'last' | 'weights';
   /** Readout `mean`: an input `lengths` [B] int64 as divisor, or the number of non-padding steps. Default `'count'`. */
   lengths?: 'input' | 'count';
   /** Tokens: false promises that no token is padding, and the graph loses its padding arithmetic. Default true. */
@@ -70,7 +75,7 @@ export function exportOnnx(config: HPformerConfig, weights: OnnxWeights, options
         config.hidden,
       ]);
     }
-    const sliced = config.readout === 'step' && !written;
+    const sliced = config.readout === 'step' && !written && options.step !== 'weights';
     if (sliced) x = oneStep(parts, x, steps, options, batch);
     x = layers(parts, x, sliced ? 1 : steps, keys, segments, form);
     if (config.readout === 'steps') rows = x;
@@ -102,7 +107,12 @@ function sequence(parts: Parts, options: OnnxOptions, batch: number | string, su
   const { embedding, positions } = config;
   const dynamic = options.steps === 'dynamic';
   const learned = positions.kind === 'learned' ? positions.maximum : null;
-  const maximum = options.steps === 'dynamic' ? (options.maximumSteps ?? learned ?? 4096) : options.steps;
+  const maximum =
+    options.steps === 'dynamic'
+      ? (options.maximumSteps ?? learned ?? 4096)
+      : suffix
+        ? (options.steps2 ?? options.steps)
+        : options.steps;
   if (!Number.isInteger(maximum) || maximum < 1) {
     throw new HPformerError('ERR_HPFORMER_CONFIG', `steps: expected a positive integer or 'dynamic', got ${maximum}`);
   }
@@ -158,6 +168,10 @@ function oneStep(parts: Parts, x: Value, steps: Size, options: OnnxOptions, batc
 /** As the authors write it: a one-hot weight per step, summed after all layers. */
 function weightedStep(parts: Parts, x: Value, steps: Size, options: OnnxOptions, batch: number | string): Value {
   const g = parts.graph;
+  if (options.step === 'weights') {
+    const name = g.input('readoutWeights', 'float32', [batch, typeof steps === 'number' ? steps : 'steps']);
+    return g.op('ReduceSum', [g.op('Mul', [x, g.op('Unsqueeze', [name, g.int(2)])]), g.int(1)], { keepdims: 0 });
+  }
   let hot: Value;
   const onOff = g.constant('onOff', new Float32Array([0, 1]), [2]);
   const depth = g.op('Squeeze', [g.shape([steps]), g.int(0)]);

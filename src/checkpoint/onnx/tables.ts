@@ -56,7 +56,10 @@ export function foldedBatchNorm(
   return { scale, shift };
 }
 
-/** Symmetric 8-bit weights, one scale per output column; `values` are [inputs, outputs]. */
+/**
+ * Symmetric 8-bit weights, one scale per output column; `values` are [inputs, outputs]. Only -63..63 is used: processors
+ * without VNNI add pairs of u8 x s8 products in 16 bits, and the full range saturates there.
+ */
 export function quantised(
   matrix: ArrayLike<number>,
   outputs: number,
@@ -67,7 +70,7 @@ export function quantised(
   for (let o = 0; o < outputs; o++) {
     let largest = 0;
     for (let i = 0; i < inputs; i++) largest = Math.max(largest, Math.abs(matrix[o * inputs + i]!));
-    scale[o] = largest > 0 ? largest / 127 : 1;
+    scale[o] = largest > 0 ? largest / 63 : 1;
     for (let i = 0; i < inputs; i++) values[i * outputs + o] = Math.round(matrix[o * inputs + i]! / scale[o]!);
   }
   return { values, scale };
