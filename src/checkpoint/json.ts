@@ -1,0 +1,104 @@
+import { HPformerError } from '../errors';
+
+/** JSON values with objects as Maps, so that duplicate keys are seen and no key is special. */
+export type Json = null | boolean | number | string | Json[] | Map<string, Json>;
+
+const depthLimit = 64;
+const blank = /[ \t\n\r]*/y;
+const scalar = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null/y;
+
+/**
+ * Strict JSON that refuses what JSON.parse lets pass: duplicate keys, malformed UTF-8, a byte-order mark, deep nesting.
+ *
+ * @throws HPformerError `ERR_HPFORMER_FILE` with the position.
+ */
+export function parseJson(bytes: Uint8Array, where: string): Json {
+  let text: string;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (cause) {
+    throw new HPformerError('ERR_HPFORMER_FILE', `${where}: expected a header in UTF-8`, { cause });
+  }
+  let at = 0;
+  const fail = (expected: string): never => {
+    const got = at < text.length ? JSON.stringify(text.slice(at, at + 12)) : 'the end';
+    throw new HPformerError(
+      'ERR_HPFORMER_FILE',
+      `${where}: expected ${expected} at character ${at} of the header, got ${got}`,
+    );
+  };
+  const skip = () => {
+    blank.lastIndex = at;
+    blank.exec(text);
+    at = blank.lastIndex;
+  };
+  const take = (token: string): boolean => {
+    skip();
+    if (text[at] !== token) return false;
+    at++;
+    return true;
+  };
+  // By hand, since a regular expression would need a stack as long as the string.
+  const readString = (): string => {
+    let end = at;
+    let escapes: number;
+    do {
+      end = text.indexOf('"', end + 1);
+      if (end < 0) fail('a closed string');
+      escapes = 0;
+      while (text[end - 1 - escapes] === '\\') escapes++;
+    } while (escapes % 2 === 1);
+    try {
+      const value = JSON.parse(text.slice(at, end + 1)) as string;
+      at = end + 1;
+      return value;
+    } catch {
+      return fail('a string');
+    }
+  };
+  const readScalar = (): null | boolean | number | string => {
+    skip();
+    if (text[at] === '"') return readString();
+    scalar.lastIndex = at;
+    const found = scalar.exec(text);
+    if (!found) return fail('a JSON value');
+    at = scalar.lastIndex;
+    return JSON.parse(found[0]);
+  };
+  const readObject = (depth: number): Map<string, Json> => {
+    const result = new Map<string, Json>();
+    if (take('}')) return result;
+    do {
+      skip();
+      if (text[at] !== '"') fail('a key');
+      const start = at;
+      const key = readString();
+      if (result.has(key)) {
+        at = start;
+        fail('distinct keys');
+      }
+      if (!take(':')) fail('":"');
+      result.set(key, readValue(depth));
+    } while (take(','));
+    if (!take('}')) fail('"," or "}"');
+    return result;
+  };
+  const readArray = (depth: number): Json[] => {
+    const result: Json[] = [];
+    if (take(']')) return result;
+    do result.push(readValue(depth));
+    while (take(','));
+    if (!take(']')) fail('"," or "]"');
+    return result;
+  };
+  const readValue = (depth: number): Json => {
+    if (depth > depthLimit) fail(`at most ${depthLimit} levels`);
+    if (take('{')) return readObject(depth + 1);
+    if (take('[')) return readArray(depth + 1);
+    return readScalar();
+  };
+  const value = readValue(0);
+  skip();
+  if (at !== text.length) fail('the end');
+  return value;
+}
