@@ -1,0 +1,346 @@
+#include "kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+#include <vector>
+
+#include "binding/contract/positions.h"
+#include "binding/contract/reference_steps.h"
+#include "sizes.h"
+
+namespace hpformer {
+namespace {
+
+// Carries a refusal out of the nested readers below; never leaves this file.
+struct Refusal {
+  Status status;
+};
+
+[[noreturn]] void refuse(StatusCode code, const std::string& message) { throw Refusal{{code, message}}; }
+
+template <typename Real>
+class Kernel {
+ public:
+  explicit Kernel(const KernelCall<Real>& call) : call_(call) {}
+
+  void run() {
+    const std::string& name = call_.name;
+    if (name == "embed") return embed();
+    if (name == "segmentPool") return segmentPool();
+    if (name == "extraSegmentAttention") return extraSegmentAttention();
+    if (name == "intraSegmentAttention") return intraSegmentAttention();
+    if (name == "fusion") return fusion();
+    if (name == "tdhp") return tdhp();
+    if (name == "keyAttention") return keyAttention();
+    if (name == "norm") return norm();
+    if (name == "dense") return dense();
+    if (name == "layer") return layer();
+    if (name == "head") return head();
+    refuse(StatusCode::input,
+           "kernel: expected embed, segmentPool, extraSegmentAttention, intraSegmentAttention, fusion, tdhp, "
+           "keyAttention, norm, dense, layer or head, got " + name);
+  }
+
+ private:
+  int64_t number(const char* name, int64_t least, int64_t most = int64_t{1} << 40) const {
+    const auto found = call_.parameters.find(name);
+    if (found == call_.parameters.end()) refuse(StatusCode::input, where(name) + "is missing");
+    const double value = found->second;
+    if (!(value >= static_cast<double>(least) && value <= static_cast<double>(most)) || value != std::floor(value)) {
+      refuse(StatusCode::range, where(name) + "expected an integer from " + std::to_string(least) + " to " +
+                                    std::to_string(most) + ", got " + std::to_string(value));
+    }
+    return static_cast<int64_t>(value);
+  }
+
+  template <typename Enum>
+  Enum choice(const char* name, Enum last) const {
+    return static_cast<Enum>(number(name, 0, static_cast<int64_t>(last)));
+  }
+
+  std::string where(const char* name) const { return call_.name + "." + name + ": "; }
+
+  template <typename Array>
+  Array* checked(const char* name, const std::map<std::string, KernelArray<Array>>& arrays,
+                 std::initializer_list<int64_t> shape, bool required) const {
+    const auto found = arrays.find(name);
+    if (found == arrays.end()) {
+      if (required) refuse(StatusCode::input, where(name) + "is missing");
+      return nullptr;
+    }
+    int64_t count = 0;
+    if (!product(shape, &count)) refuse(StatusCode::shape, where(name) + "its size overflows");
+    if (found->second.size != count) {
+      refuse(StatusCode::shape, where(name) + "expected " + std::to_string(count) + " values, got " +
+                                    std::to_string(found->second.size));
+    }
+    return found->second.data;
+  }
+
+  const Real* in(const char* name, std::initializer_list<int64_t> shape, bool required = true) const {
+    return checked(name, call_.inputs, shape, required);
+  }
+
+  Real* out(const char* name, std::initializer_list<int64_t> shape, bool required = true) const {
+    return checked(name, call_.outputs, shape, required);
+  }
+
+  reference::NormArrays<Real> normArrays(const std::string& prefix, NormKind kind, int64_t d) const {
+    const auto named = [&](const char* suffix) {
+      std::string name = prefix + suffix;
+      if (prefix.empty()) name[0] = static_cast<char>(name[0] - 'A' + 'a');
+      return name;
+    };
+    reference::NormArrays<Real> w;
+    w.weight = in(named("Weight").c_str(), {kind == NormKind::scalenorm ? 1 : d});
+    if (kind == NormKind::layernorm || kind == NormKind::batchnorm) w.bias = in(named("Bias").c_str(), {d});
+    if (kind == NormKind::batchnorm) {
+      w.mean = in(named("Mean").c_str(), {d});
+      w.variance = in(named("Variance").c_str(), {d});
+    }
+    return w;
+  }
+
+  // batch, steps, hidden, segments and length where a kernel has them; segments must cover the steps.
+  void readCut() {
+    batch_ = number("batch", 1);
+    steps_ = number("steps", 1);
+    d_ = number("hidden", 1);
+    count_ = number("segments", 1);
+    length_ = number("length", 1);
+    int64_t rows = 0;
+    if (!product({count_, length_}, &rows) || rows < steps_) {
+      refuse(StatusCode::shape, where("segments") + "expected segments · length of at least " + std::to_string(steps_) +
+                                    ", got " + std::to_string(count_) + " · " + std::to_string(length_));
+    }
+  }
+
+  void readSegments() {
+    batch_ = number("batch", 1);
+    count_ = number("segments", 1);
+    d_ = number("hidden", 1);
+  }
+
+  void embed() {
+    Spec spec;
+    batch_ = number("batch", 1);
+    steps_ = number("steps", 1);
+    d_ = spec.hidden = number("hidden", 1);
+    spec.embedding = choice("kind", EmbeddingKind::scalar);
+    const bool tokens = spec.embedding == EmbeddingKind::tokens;
+    const int64_t size = spec.embedding == EmbeddingKind::scalar ? 1 : number("size", 1);
+    spec.features = spec.vocabulary = size;
+    spec.padding = tokens ? number("padding", -1, size - 1) : -1;
+    spec.positions = choice("positions", PositionKind::learned);
+    spec.scaleInput = number("scaleInput", 0, 1) == 1;
+    const Real* weight = tokens ? in("weight", {size, d_}) : in("weight", {d_, size});
+    const Real* bias = tokens ? nullptr : in("bias", {d_});
+    const int32_t* ids = tokens ? checked("tokens", call_.integers, {batch_, steps_}, true) : nullptr;
+    const Real* x = tokens ? nullptr : in("x", {batch_, steps_, size});
+    Real* y = out("out", {batch_, steps_, d_});
+    Weights weights;
+    if (spec.positions == PositionKind::learned) {
+      spec.maximum = number("maximum", 1);
+      if (steps_ > spec.maximum) {
+        refuse(StatusCode::shape, where("steps") + "expected at most " + std::to_string(spec.maximum) + ", got " +
+                                      std::to_string(steps_));
+      }
+      const int64_t rows = spec.maximum + (tokens ? spec.padding + 1 : 0);
+      const Real* table = in("positions", {rows, d_});
+      weights.positions.assign(table, table + rows * d_);
+    }
+    const bool normed = in("normWeight", {d_}, false) != nullptr;
+    const reference::NormArrays<Real> norm =
+        normed ? normArrays("norm", NormKind::layernorm, d_) : reference::NormArrays<Real>{};
+
+    const double scale = inputScale(spec);
+    std::vector<int64_t> positions(static_cast<size_t>(steps_));
+    Vector position(static_cast<size_t>(d_));
+    for (int64_t b = 0; b < batch_; ++b) {
+      if (ids) checkIds(ids + b * steps_, size);
+      positionsOf(spec, ids ? ids + b * steps_ : nullptr, steps_, positions.data());
+      for (int64_t t = 0; t < steps_; ++t) {
+        const int64_t at = b * steps_ + t;
+        Real* row = y + at * d_;
+        if (isPadding(spec, ids ? ids + b * steps_ : nullptr, t)) {
+          std::fill_n(row, d_, Real{0});
+          continue;
+        }
+        if (ids) {
+          std::copy_n(weight + ids[at] * d_, d_, row);
+        } else {
+          reference::dense(x + at * size, 1, size, weight, bias, d_, Activation::linear, row);
+        }
+        positionRow(spec, weights, positions[t], position.data());
+        for (int64_t i = 0; i < d_; ++i) row[i] = static_cast<Real>(row[i] * scale + position[i]);
+        if (normed) reference::norm(NormKind::layernorm, norm, d_, row);
+      }
+    }
+  }
+
+  void checkIds(const int32_t* ids, int64_t vocabulary) const {
+    for (int64_t t = 0; t < steps_; ++t) {
+      if (ids[t] >= 0 && ids[t] < vocabulary) continue;
+      refuse(StatusCode::range, where("tokens") + "expected ids from 0 to " + std::to_string(vocabulary - 1) +
+                                    ", got " + std::to_string(ids[t]));
+    }
+  }
+
+  void segmentPool() {
+    readCut();
+    const Pooling pooling = choice("pooling", Pooling::max);
+    const Real* x = in("x", {batch_, steps_, d_});
+    Real* y = out("out", {batch_, count_, d_});
+    for (int64_t b = 0; b < batch_; ++b) {
+      reference::segmentPool(x + b * steps_ * d_, steps_, d_, count_, length_, pooling, y + b * count_ * d_);
+    }
+  }
+
+  void extraSegmentAttention() {
+    readSegments();
+    const Real* x = in("x", {batch_, count_, d_});
+    Real* y = out("out", {batch_, count_, d_});
+    Real* weights = out("weights", {batch_, count_, count_}, false);
+    for (int64_t b = 0; b < batch_; ++b) {
+      reference::extraSegmentAttention(x + b * count_ * d_, count_, d_, y + b * count_ * d_,
+                                       weights ? weights + b * count_ * count_ : nullptr);
+    }
+  }
+
+  void intraSegmentAttention() {
+    readCut();
+    const Real* extra = in("extra", {batch_, count_, d_});
+    const Real* x = in("x", {batch_, steps_, d_});
+    Real* y = out("out", {batch_, count_, d_});
+    Real* weights = out("weights", {batch_, steps_}, false);
+    for (int64_t b = 0; b < batch_; ++b) {
+      reference::intraSegmentAttention(extra + b * count_ * d_, x + b * steps_ * d_, steps_, d_, count_, length_,
+                                       y + b * count_ * d_, weights ? weights + b * steps_ : nullptr);
+    }
+  }
+
+  void fusion() {
+    readSegments();
+    const Real* extra = in("extra", {batch_, count_, d_});
+    const Real* intra = in("intra", {batch_, count_, d_});
+    const Real* weight = in("weight", {d_, 2, d_});
+    const Real* bias = in("bias", {d_});
+    reference::fusion(extra, intra, batch_ * count_, d_, weight, bias, out("out", {batch_, count_, d_}));
+  }
+
+  void tdhp() {
+    readCut();
+    const Pooling pooling = choice("pooling", Pooling::max);
+    const Real* x = in("x", {batch_, steps_, d_});
+    const Real* weight = in("weight", {d_, 2, d_});
+    const Real* bias = in("bias", {d_});
+    Real* y = out("out", {batch_, count_, d_});
+    const size_t size = static_cast<size_t>(count_ * d_);
+    std::vector<Real> pool(size), extra(size), intra(size);
+    for (int64_t b = 0; b < batch_; ++b) {
+      const Real* rows = x + b * steps_ * d_;
+      reference::segmentPool(rows, steps_, d_, count_, length_, pooling, pool.data());
+      reference::extraSegmentAttention<Real>(pool.data(), count_, d_, extra.data(), nullptr);
+      reference::intraSegmentAttention<Real>(extra.data(), rows, steps_, d_, count_, length_, intra.data(), nullptr);
+      reference::fusion(extra.data(), intra.data(), count_, d_, weight, bias, y + b * count_ * d_);
+    }
+  }
+
+  // batch, steps, hidden, segments, heads of the two kernels that read the compressed keys.
+  void readHeads() {
+    readSegments();
+    steps_ = number("steps", 1);
+    heads_ = number("heads", 1);
+    if (d_ % heads_ != 0) {
+      refuse(StatusCode::shape, where("heads") + "expected a divisor of " + std::to_string(d_) + ", got " +
+                                    std::to_string(heads_));
+    }
+  }
+
+  void keyAttention() {
+    readHeads();
+    const Real* x = in("x", {batch_, steps_, d_});
+    const Real* keys = in("keys", {batch_, count_, d_});
+    Real* y = out("out", {batch_, steps_, d_});
+    Real* weights = out("weights", {batch_, steps_, heads_, count_}, false);
+    for (int64_t r = 0; r < batch_ * steps_; ++r) {
+      reference::keyAttention(x + r * d_, keys + r / steps_ * count_ * d_, count_, d_, heads_, y + r * d_,
+                              weights ? weights + r * heads_ * count_ : nullptr, count_);
+    }
+  }
+
+  void norm() {
+    const int64_t rows = number("rows", 1);
+    d_ = number("hidden", 1);
+    const NormKind kind = choice("norm", NormKind::rmsnorm);
+    const reference::NormArrays<Real> w = normArrays("", kind, d_);
+    const Real* x = in("x", {rows, d_});
+    Real* y = out("out", {rows, d_});
+    std::copy_n(x, rows * d_, y);
+    for (int64_t r = 0; r < rows; ++r) reference::norm(kind, w, d_, y + r * d_);
+  }
+
+  void dense() {
+    const int64_t rows = number("rows", 1), width = number("inputs", 1), height = number("outputs", 1);
+    const Activation activation = choice("activation", Activation::geluTanh);
+    reference::dense(in("x", {rows, width}), rows, width, in("weight", {height, width}), in("bias", {height}, false),
+                     height, activation, out("out", {rows, height}));
+  }
+
+  void layer() {
+    readHeads();
+    const Activation activation = choice("activation", Activation::geluTanh);
+    const NormKind kind = choice("norm", NormKind::rmsnorm);
+    reference::LayerArrays<Real> w;
+    w.output = in("output", {d_, d_});
+    w.norm1 = normArrays("norm1", kind, d_);
+    w.feedForward = in("feedForward", {d_, d_});
+    w.feedForwardBias = in("feedForwardBias", {d_});
+    w.norm2 = normArrays("norm2", kind, d_);
+    const Real* x = in("x", {batch_, steps_, d_});
+    const Real* keys = in("keys", {batch_, count_, d_});
+    Real* y = out("out", {batch_, steps_, d_});
+    std::copy_n(x, batch_ * steps_ * d_, y);
+    for (int64_t r = 0; r < batch_ * steps_; ++r) {
+      reference::layer<Real>(w, kind, activation, keys + r / steps_ * count_ * d_, count_, d_, heads_, y + r * d_,
+                             nullptr, 0);
+    }
+  }
+
+  void head() {
+    const int64_t rows = number("rows", 1), width = number("inputs", 1), labels = number("labels", 1);
+    const Link kind = choice("link", Link::softmax);
+    Real* logits = out("logits", {rows, labels});
+    Real* probabilities = out("probabilities", {rows, labels}, false);
+    reference::dense(in("x", {rows, width}), rows, width, in("weight", {labels, width}), in("bias", {labels}, false),
+                     labels, Activation::linear, logits);
+    for (int64_t r = 0; probabilities && r < rows; ++r) {
+      reference::link(kind, logits + r * labels, labels, probabilities + r * labels);
+    }
+  }
+
+  const KernelCall<Real>& call_;
+  int64_t batch_ = 0, steps_ = 0, d_ = 0, count_ = 0, length_ = 0, heads_ = 0;
+};
+
+}  // namespace
+
+template <typename Real>
+Status runKernel(const KernelCall<Real>& call) {
+  try {
+    Kernel<Real>(call).run();
+    return {};
+  } catch (const Refusal& refusal) {
+    return refusal.status;
+  } catch (const std::bad_alloc&) {
+    return {StatusCode::memory, call.name + ": its buffers could not be allocated"};
+  } catch (const std::exception& error) {
+    return {StatusCode::internal, error.what()};
+  }
+}
+
+template Status runKernel(const KernelCall<float>&);
+template Status runKernel(const KernelCall<double>&);
+
+}  // namespace hpformer
