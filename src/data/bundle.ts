@@ -1,0 +1,117 @@
+import { createHash } from 'node:crypto';
+import { readSafetensors, type WrittenTensor, writeSafetensors } from '../checkpoint/safetensors';
+import type { StateDict, StoredTensor } from '../checkpoint/tensors';
+import { HPformerError } from '../errors';
+import { describe } from '../tensor/shape';
+
+/** Metadata keys of a bundle: a safetensors model file that also carries its feature recipe and its origin. */
+export const bundleKeys = { content: 'hpformer.bundle', hash: 'hpformer.bundle.sha256' } as const;
+
+/** Version of the bundle's content; a file of a later one is refused. */
+export const bundleVersion = 1;
+
+/** What a bundle carries beside configuration and weights. */
+export interface BundleContent {
+  format: 'hpformer-bundle';
+  version: number;
+  name: string;
+  /** The preprocessing that the features belong to. */
+  recipe: string;
+  /** The recipe's numbers: every channel in order, with clip, transform, mean and scale. */
+  features: unknown;
+  /** What each output means, in order. */
+  labels: string[];
+  /** Where data and weights come from, licence, intended use, limits. */
+  provenance: Record<string, unknown>;
+}
+
+/** A bundle, its hash checked. */
+export interface Bundle extends BundleContent {
+  /** SHA-256 (hex) of configuration, content and all tensors. */
+  hash: string;
+}
+
+function fail(where: string, message: string): HPformerError {
+  return new HPformerError('ERR_HPFORMER_CHECKPOINT', `${where}: ${message}`);
+}
+
+/** SHA-256 over all metadata except the hash itself, and every tensor's name, type, shape and bytes, in name order. */
+export function bundleHash(state: Pick<StateDict, 'tensors' | 'metadata'>): string {
+  const hash = createHash('sha256');
+  const put = (text: string) => hash.update(`${Buffer.byteLength(text)}:${text}`);
+  for (const key of Object.keys(state.metadata).sort()) {
+    if (key === bundleKeys.hash) continue;
+    put(key);
+    put(state.metadata[key]!);
+  }
+  for (const name of [...state.tensors.keys()].sort()) {
+    const { type, dims, bytes } = state.tensors.get(name)!;
+    put(`${name} ${type} [${dims.join(',')}]`);
+    hash.update(bytes);
+  }
+  return hash.digest('hex');
+}
+
+function parseContent(where: string, text: string): BundleContent {
+  let content: Partial<BundleContent> | null;
+  try {
+    content = JSON.parse(text);
+  } catch {
+    throw fail(where, `metadata ${bundleKeys.content}: expected JSON, got ${describe(text)}`);
+  }
+  if (content?.format !== 'hpformer-bundle')
+    throw fail(where, `expected format "hpformer-bundle", got ${describe(content?.format)}`);
+  if (content.version !== bundleVersion) {
+    throw fail(where, `expected bundle version ${bundleVersion}, got ${describe(content.version)}`);
+  }
+  const { name, recipe, features, labels, provenance } = content;
+  if (typeof name !== 'string') throw fail(where, `name: expected a string, got ${describe(name)}`);
+  if (typeof recipe !== 'string') throw fail(where, `recipe: expected a string, got ${describe(recipe)}`);
+  if (typeof features !== 'object' || features === null)
+    throw fail(where, `features: expected an object, got ${describe(features)}`);
+  if (!Array.isArray(labels) || !labels.every((label) => typeof label === 'string')) {
+    throw fail(where, `labels: expected an array of strings, got ${describe(labels)}`);
+  }
+  if (typeof provenance !== 'object' || provenance === null) {
+    throw fail(where, `provenance: expected an object, got ${describe(provenance)}`);
+  }
+  return { format: 'hpformer-bundle', version: bundleVersion, name, recipe, features, labels, provenance };
+}
+
+/**
+ * Reads what a safetensors file carries as a bundle, or undefined when it is a plain model file.
+ *
+ * @throws HPformerError `ERR_HPFORMER_FILE` when the bytes are not safetensors, `ERR_HPFORMER_CHECKPOINT` when the content is malformed,
+ * of another version, or does not have the hash that the file names.
+ */
+export function readBundle(bytes: Uint8Array, where = 'bundle'): Bundle | undefined {
+  const state = readSafetensors(bytes, where);
+  const text = state.metadata[bundleKeys.content];
+  if (text === undefined) return undefined;
+  const content = parseContent(where, text);
+  const expected = state.metadata[bundleKeys.hash];
+  const hash = bundleHash(state);
+  if (expected !== hash)
+    throw fail(where, `expected content with SHA-256 ${describe(expected)}, got ${hash}; the file was changed`);
+  return { ...content, hash };
+}
+
+/**
+ * Makes a bundle of a model file that this package wrote (it carries its configuration).
+ *
+ * @returns bytes of a safetensors file that `HPformer.load` also takes; the same input gives the same bytes.
+ * @throws HPformerError as {@link readBundle}.
+ */
+export function writeBundle(model: Uint8Array, content: Omit<BundleContent, 'format' | 'version'>): Uint8Array {
+  const { tensors, metadata } = readSafetensors(model, content.name);
+  const all: BundleContent = { format: 'hpformer-bundle', version: bundleVersion, ...content };
+  const text = JSON.stringify(all);
+  parseContent(content.name, text);
+  const { [bundleKeys.hash]: _, ...kept } = metadata;
+  const withContent = { ...kept, [bundleKeys.content]: text };
+  const hash = bundleHash({ tensors, metadata: withContent });
+  return writeSafetensors(tensors as ReadonlyMap<string, StoredTensor & WrittenTensor>, {
+    ...withContent,
+    [bundleKeys.hash]: hash,
+  });
+}
