@@ -1,0 +1,35 @@
+import { join } from 'node:path';
+import { HPformerError } from '../errors';
+import type { NativeAddon } from './addon';
+
+let loaded: NativeAddon | undefined;
+
+/** glibc's version, `musl`, or nothing on systems where there is only one C library. */
+function libc(): string {
+  if (process.platform !== 'linux') return '';
+  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
+  const version = report?.header?.glibcVersionRuntime;
+  return version === undefined ? ', musl or an unknown libc' : `, glibc ${version}`;
+}
+
+/**
+ * The native addon: `build/Release` of a checkout, else the prebuilt binary that fits this machine.
+ *
+ * @throws HPformerError `ERR_HPFORMER_ADDON` that names the platform and the fix.
+ */
+export function loadAddon(): NativeAddon {
+  if (loaded !== undefined) return loaded;
+  try {
+    const load = require('node-gyp-build') as (root: string) => NativeAddon;
+    loaded = load(join(__dirname, '..', '..'));
+    return loaded;
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message.split('\n')[0] : String(cause);
+    throw new HPformerError(
+      'ERR_HPFORMER_ADDON',
+      `addon: expected a binary for ${process.platform}-${process.arch}${libc()}, Node-API 8 (this is ${process.release.name} ${process.version}), got: ${reason}. ` +
+        'To build it here (CMake >= 3.20 and a C++20 compiler): npm rebuild hpformer --foreground-scripts',
+      { cause },
+    );
+  }
+}
