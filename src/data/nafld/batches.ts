@@ -18,6 +18,8 @@ export interface NafldBatchOptions {
   outcomes?: boolean;
   /** Which of the people with enough usable rows to keep; default all. */
   keep?: (person: Person) => boolean;
+  /** Told how many of how many people were read. */
+  progress?: ((done: number, total: number) => void) | undefined;
 }
 
 /** Model inputs for people, all at `recipe.steps` steps, since the models were trained at that padded length. */
@@ -40,9 +42,9 @@ export async function* nafldBatches(
   recipe: NafldRecipe,
   options: NafldBatchOptions = {},
 ): AsyncGenerator<NafldBatch> {
-  const { size = 256, outcomes = false, keep } = options;
+  const { size = 256, outcomes = false, keep, progress } = options;
   let people: Person[] = [];
-  for await (const person of readPeople(folder, { outcomes })) {
+  for await (const person of readPeople(folder, { outcomes, progress })) {
     if (!isUsable(person, recipe) || (keep && !keep(person))) continue;
     people.push(person);
     if (people.length === size) {

@@ -44,6 +44,8 @@ class Grouped {
 
   private constructor(
     readonly file: string,
+    /** Rows of the file. */
+    readonly rows: number,
     source: AsyncIterable<CsvRow[]>,
   ) {
     this.batches = source[Symbol.asyncIterator]();
@@ -52,7 +54,9 @@ class Grouped {
   static async open(file: string, required: readonly string[], optional: readonly string[] = []): Promise<Grouped> {
     let previous = Number.NEGATIVE_INFINITY;
     let sorted = true;
+    let count = 0;
     for await (const rows of readCsv(file, ['id'])) {
+      count += rows.length;
       for (const { row, fields } of rows) {
         const id = parseInteger(file, row, 'id', fields[0]);
         if (id < previous) sorted = false;
@@ -60,12 +64,13 @@ class Grouped {
       }
     }
     const source = readCsv(file, required, optional);
-    if (sorted) return new Grouped(file, source);
+    if (sorted) return new Grouped(file, count, source);
     const all: CsvRow[] = [];
     for await (const rows of source) all.push(...rows);
     all.sort((a, b) => Number(a.fields[0]) - Number(b.fields[0]));
     return new Grouped(
       file,
+      count,
       (async function* () {
         yield all;
       })(),
@@ -134,10 +139,14 @@ const outcomeColumns = ['futime', 'status'];
  * Everyone in a folder with people, readings and diagnoses (`.csv.gz` or `.csv`), by ascending id, streaming: three files are read
  * side by side and one person is held at a time.
  *
+ * @param options.progress told how many of how many rows of the people file are done, before each person.
  * @param options.outcomes read `futime` and `status` too; without it these columns are never looked at and may be absent.
  * @throws HPformerError `ERR_HPFORMER_FILE` for a missing or malformed file, `ERR_HPFORMER_INPUT` for a value (row and column named).
  */
-export async function* readPeople(folder: string, options: { outcomes: boolean }): AsyncGenerator<Person> {
+export async function* readPeople(
+  folder: string,
+  options: { outcomes: boolean; progress?: ((done: number, total: number) => void) | undefined },
+): AsyncGenerator<Person> {
   const peopleFile = findTable(folder, 'people');
   const readingsFile = findTable(folder, 'readings');
   const diagnosesFile = findTable(folder, 'diagnoses');
@@ -150,7 +159,8 @@ export async function* readPeople(folder: string, options: { outcomes: boolean }
     open.push(readings);
     const diagnoses = await Grouped.open(diagnosesFile, ['id', 'days', 'event']);
     open.push(diagnoses);
-    for (let row = await people.peek(); row !== undefined; row = await people.peek()) {
+    for (let row = await people.peek(), done = 0; row !== undefined; row = await people.peek()) {
+      options.progress?.(done++, people.rows);
       const id = parseInteger(peopleFile, row.row, 'id', row.fields[0]);
       const same = await people.take(id);
       if (same.length > 1) {

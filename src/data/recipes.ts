@@ -1,0 +1,69 @@
+import type { HPformerConfig } from '../config/types';
+import { HPformerError } from '../errors';
+import type { Feeds } from '../model/types';
+import { describe } from '../tensor/shape';
+import type { Bundle } from './bundle';
+import { nafldSource } from './nafld/source';
+
+/** Rows to score: row i of every feed belongs to `ids[i]`. */
+export interface ScoreBatch {
+  ids: (string | number)[];
+  feeds: Feeds;
+}
+
+/** Rows to score whose outcomes are known (or not: undefined), by label of the model. */
+export interface LabelledBatch extends ScoreBatch {
+  labels: (0 | 1 | undefined)[][];
+  /** What is drawn together when resampling: matched sets, patients. */
+  groups: (string | number)[];
+}
+
+/** How inputs are read. */
+export interface ReadOptions {
+  /** Rows per batch. */
+  batch: number;
+  progress?: ((done: number, total: number) => void) | undefined;
+}
+
+/** Inputs opened for one model: what `predict` and `evaluate` need of a recipe. */
+export interface ScoreSource {
+  /** First column of score files. */
+  idColumn: string;
+  /** What a row is, for messages: `people`, `episodes`. */
+  unit: string;
+  /** What is drawn when resampling, for messages: `matched sets`. */
+  group: string;
+  /** Everything that can be scored; outcomes are not looked at. */
+  score(options: ReadOptions): AsyncIterable<ScoreBatch>;
+  /** Everything with a known outcome in a part of the split, or in `all`. */
+  labelled(part: string, options: ReadOptions): AsyncIterable<LabelledBatch>;
+}
+
+/** Opens inputs for a model; checks that recipe and model fit each other, and that the inputs are of the right kind. */
+export type OpenSource = (bundle: Bundle, config: HPformerConfig, inputs: readonly string[]) => ScoreSource;
+
+/** Every preprocessing that bundles may name. */
+export const recipes: Readonly<Record<string, OpenSource>> = {
+  nafld: nafldSource,
+};
+
+/**
+ * Opens inputs with the recipe that a bundle names.
+ * @throws HPformerError `ERR_HPFORMER_CHECKPOINT` for a recipe of other code; what the recipe throws.
+ */
+export function openSource(bundle: Bundle, config: HPformerConfig, inputs: readonly string[]): ScoreSource {
+  const open = Object.hasOwn(recipes, bundle.recipe) ? recipes[bundle.recipe] : undefined;
+  if (!open) {
+    throw new HPformerError(
+      'ERR_HPFORMER_CHECKPOINT',
+      `${bundle.name}: expected a recipe among ${Object.keys(recipes).join(', ')}, got ${describe(bundle.recipe)}`,
+    );
+  }
+  return open(bundle, config, inputs);
+}
+
+/** Columns of a score file after the id: `probability`, or `p_<name>` of several labels. */
+export function scoreColumns(config: HPformerConfig): string[] {
+  const { labels, names } = config.head;
+  return labels === 1 ? ['probability'] : Array.from({ length: labels }, (_, i) => `p_${names?.[i] ?? i}`);
+}
