@@ -8,44 +8,62 @@ const os = require('node:os');
 const path = require('node:path');
 
 const root = path.join(__dirname, '..');
-const config = process.argv.includes('--debug') ? 'Debug' : 'Release';
-const build = path.join(root, 'build');
+const folder = path.join(root, 'build');
 const advice =
   'install CMake 3.20 or newer and a C++20 compiler (Debian: apt install cmake g++), then run: npm rebuild hpformer --foreground-scripts';
 
-function fail(reason) {
-  console.error(`hpformer: ${reason}; ${advice}`);
-  process.exit(1);
+/** True when a program of this name is on the PATH. */
+function found(program) {
+  const endings = process.platform === 'win32' ? ['.exe', '.cmd', ''] : [''];
+  const folders = (process.env.PATH ?? '').split(path.delimiter);
+  return folders.some((entry) => endings.some((ending) => fs.existsSync(path.join(entry, program + ending))));
 }
 
-function run(command, args) {
-  const result = spawnSync(command, args, { stdio: 'inherit', cwd: root });
-  if (result.error?.code === 'ENOENT') fail(`building from source needs ${command}, which was not found`);
-  if (result.error) fail(`${command} could not be started (${result.error.message})`);
-  return result.status ?? 1;
+/** What a build lacks on this machine, or undefined. */
+function missing() {
+  if (!found('cmake')) return 'cmake, which was not found';
+  // Elsewhere CMake finds compilers that are not on the PATH.
+  const named = process.env.CXX ?? process.env.CMAKE_TOOLCHAIN_FILE;
+  if (process.platform !== 'linux' || named || ['c++', 'g++', 'clang++'].some(found)) return undefined;
+  return 'a C++ compiler, and none was found';
 }
 
-// A build folder configured elsewhere (a moved or copied clone) cannot be used again.
-const cache = path.join(build, 'CMakeCache.txt');
-if (fs.existsSync(cache)) {
-  const home = /^CMAKE_HOME_DIRECTORY:INTERNAL=(.*)$/m.exec(fs.readFileSync(cache, 'utf8'))?.[1];
-  if (home !== undefined && path.resolve(home) !== path.resolve(root)) fs.rmSync(build, { recursive: true });
+/** Builds the addon into build/<configuration>; ends the process with one sentence when it cannot. `because` begins it. */
+function build({ debug = false, because = '' } = {}) {
+  const fail = (reason) => {
+    console.error(`hpformer: ${because}${reason}; ${advice}`);
+    process.exit(1);
+  };
+  const run = (args) => {
+    const result = spawnSync('cmake', args, { stdio: 'inherit', cwd: root });
+    if (result.error) fail(`cmake could not be started (${result.error.message})`);
+    return result.status === 0;
+  };
+  const lack = missing();
+  if (lack) fail(`building from source needs ${lack}`);
+
+  // A build folder configured elsewhere (a moved or copied clone) cannot be used again.
+  const cache = path.join(folder, 'CMakeCache.txt');
+  if (fs.existsSync(cache)) {
+    const home = /^CMAKE_HOME_DIRECTORY:INTERNAL=(.*)$/m.exec(fs.readFileSync(cache, 'utf8'))?.[1];
+    if (home !== undefined && path.resolve(home) !== path.resolve(root)) fs.rmSync(folder, { recursive: true });
+  }
+
+  const config = debug ? 'Debug' : 'Release';
+  const tests = process.env.HPFORMER_TESTS === 'ON';
+  const definitions = [
+    `-DCMAKE_BUILD_TYPE=${config}`,
+    `-DHPFORMER_OUTPUT_DIRECTORY=${path.join(folder, config)}`,
+    `-DHPFORMER_TESTS=${tests ? 'ON' : 'OFF'}`,
+  ];
+  for (const name of ['CMAKE_TOOLCHAIN_FILE', 'HPFORMER_CUDA']) {
+    if (process.env[name]) definitions.push(`-D${name}=${process.env[name]}`);
+  }
+  if (!run(['-S', root, '-B', folder, ...definitions])) fail('CMake could not configure the build');
+  const jobs = String(os.availableParallelism?.() ?? os.cpus().length);
+  const target = tests ? [] : ['--target', 'hpformer'];
+  if (!run(['--build', folder, '--config', config, '--parallel', jobs, ...target])) fail('the source did not compile');
 }
 
-const tests = process.env.HPFORMER_TESTS === 'ON';
-const definitions = [
-  `-DCMAKE_BUILD_TYPE=${config}`,
-  `-DHPFORMER_OUTPUT_DIRECTORY=${path.join(build, config)}`,
-  `-DHPFORMER_TESTS=${tests ? 'ON' : 'OFF'}`,
-];
-if (process.env.CMAKE_TOOLCHAIN_FILE) {
-  definitions.push(`-DCMAKE_TOOLCHAIN_FILE=${process.env.CMAKE_TOOLCHAIN_FILE}`);
-}
-if (process.env.HPFORMER_CUDA) definitions.push(`-DHPFORMER_CUDA=${process.env.HPFORMER_CUDA}`);
-
-if (run('cmake', ['-S', root, '-B', build, ...definitions]) !== 0) fail('CMake could not configure the build');
-const jobs = String(os.availableParallelism?.() ?? os.cpus().length);
-const target = tests ? [] : ['--target', 'hpformer'];
-if (run('cmake', ['--build', build, '--config', config, '--parallel', jobs, ...target]) !== 0) {
-  fail('the source did not compile');
-}
+module.exports = { build };
+if (require.main === module) build({ debug: process.argv.includes('--debug') });

@@ -5,14 +5,13 @@ const path = require('node:path');
 
 const root = path.join(__dirname, '..');
 const forced = process.env.npm_config_build_from_source;
+let because = '';
 if (!forced || forced === 'false') {
   try {
     require(require('node-gyp-build').resolve(root));
     process.exit(0);
   } catch (error) {
-    console.error(
-      `hpformer: no usable prebuilt binary (${String(error.message).split('\n')[0]}); building from source`,
-    );
+    because = `no prebuilt binary fits this machine (${String(error.message).split('\n')[0]}), and `;
   }
 }
-require('./build.cjs');
+require('./build.cjs').build({ because });
