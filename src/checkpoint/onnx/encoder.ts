@@ -1,4 +1,5 @@
 /** The encoder of an exported graph: embedding, segment block (reference section 1) and layers (section 2). */
+import { segmentsOf } from '../../config/segments';
 import type { Size, Value } from './graph';
 import type { Parts } from './parts';
 import { scaled, sinusoidalTable } from './tables';
@@ -76,16 +77,16 @@ function positionRows(parts: Parts, input: SequenceInput): Value | null {
   return g.op('Gather', [table, index], { axis: 0 });
 }
 
-/** Segments S, their length b and the appended zero rows for L steps; sizes that depend on L only at run time are computed by the graph. */
+/** Segments S, their length b and the appended zero rows for L steps; computed by the graph itself where L is open. */
 export function cut(parts: Parts, steps: Size): { count: Size; length: Size; padding: Size } {
   const { graph: g, config } = parts;
+  if (typeof steps === 'number') return segmentsOf(config, steps);
   const { rule, times, steps: fixed } = config.segments;
-  const base = fixed ?? steps;
   let logarithm: Size;
-  if (typeof base === 'number') {
-    logarithm = rule === 'paper' ? Math.ceil(Math.log(base)) : Math.floor(Math.log(base));
+  if (fixed !== null) {
+    logarithm = rule === 'paper' ? Math.ceil(Math.log(fixed)) : Math.floor(Math.log(fixed));
   } else {
-    const log = g.op('Log', [g.op('Cast', [base], { to: { type: 'float64' } })]);
+    const log = g.op('Log', [g.op('Cast', [steps], { to: { type: 'float64' } })]);
     logarithm = g.op('Cast', [g.op(rule === 'paper' ? 'Ceil' : 'Floor', [log])], { to: { type: 'int64' } });
   }
   let count: Size;
@@ -99,12 +100,8 @@ export function cut(parts: Parts, steps: Size): { count: Size; length: Size; pad
     const n0 = g.sizes('Mul', g.sizes('Add', logarithm, 1), times);
     length = g.sizes('Div', steps, n0);
     const more = g.sizes('Add', g.sizes('Div', steps, length), 1);
-    if (typeof steps === 'number' && typeof n0 === 'number') {
-      count = steps % n0 === 0 ? n0 : more;
-    } else {
-      const rest = g.sizes('Sub', steps, g.sizes('Mul', length, n0));
-      count = g.op('Where', [g.op('Equal', [g.shape([rest]), g.int(0)]), g.shape([n0]), g.shape([more])]);
-    }
+    const rest = g.sizes('Sub', steps, g.sizes('Mul', length, n0));
+    count = g.op('Where', [g.op('Equal', [g.shape([rest]), g.int(0)]), g.shape([n0]), g.shape([more])]);
   }
   return { count, length, padding: g.sizes('Sub', g.sizes('Mul', count, length), steps) };
 }

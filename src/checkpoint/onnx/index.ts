@@ -140,21 +140,7 @@ function sequence(parts: Parts, options: OnnxOptions, batch: number | string, su
     const real = g.op('Cast', [g.op('Not', [input.padded])], { to: { type: 'float32' } });
     input.present = g.op('Unsqueeze', [real, g.int(2)]);
   }
-  if (dynamic === false) checkCut(config, maximum);
   return input;
-}
-
-/** The same refusals as a run (reference section 1), at export time. */
-function checkCut(config: HPformerConfig, steps: number): void {
-  const { rule, times, steps: fixed } = config.segments;
-  if (rule === 'paper') return;
-  const n0 = (Math.floor(Math.log(fixed ?? steps)) + 1) * times;
-  if (steps < n0) {
-    throw new HPformerError('ERR_HPFORMER_SHAPE', `steps: expected at least ${n0} for ${n0} segments, got ${steps}`);
-  }
-  if (fixed !== null && config.segments.over === 'padded' && steps % n0 !== 0) {
-    throw new HPformerError('ERR_HPFORMER_SHAPE', `steps: expected a multiple of ${n0} segments, got ${steps}`);
-  }
 }
 
 /** Row `step` of each sequence before the layers: [B, 1, hidden]. */

@@ -1,0 +1,54 @@
+#!/usr/bin/env node
+// `node bench/run.cjs peers|attention|ceilings|callgrind … [options]`: installs bench's own packages on first use, compiles what is
+// stale, runs.
+'use strict';
+const { spawnSync } = require('node:child_process');
+const fs = require('node:fs');
+const path = require('node:path');
+
+const bench = __dirname;
+const root = path.join(bench, '..');
+const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
+
+function run(command, args, cwd) {
+  // Everything that is not the result goes to stderr, so that `--json` output stays clean.
+  const result = spawnSync(command, args, { cwd, stdio: ['ignore', 2, 2], shell: process.platform === 'win32' });
+  if (result.error || result.status !== 0) {
+    console.error(`bench: ${command} ${args.join(' ')} failed in ${path.relative(root, cwd) || '.'}`);
+    process.exit(1);
+  }
+}
+
+/** The newest change below a folder, in ms. */
+function newest(folder, pattern) {
+  return fs.readdirSync(folder, { withFileTypes: true }).reduce((latest, entry) => {
+    const full = path.join(folder, entry.name);
+    if (entry.isDirectory()) return entry.name === 'node_modules' ? latest : Math.max(latest, newest(full, pattern));
+    return pattern.test(entry.name) ? Math.max(latest, fs.statSync(full).mtimeMs) : latest;
+  }, 0);
+}
+
+const time = (file) => (fs.existsSync(file) ? fs.statSync(file).mtimeMs : 0);
+
+const task = process.argv[2] ?? '';
+if (!/^[a-z]+$/.test(task) || !fs.existsSync(path.join(bench, 'src', `${task}.ts`))) {
+  console.error('usage: node bench/run.cjs peers|web|attention|efficiency|ceilings|callgrind [options]');
+  process.exit(2);
+}
+const installed = path.join(bench, 'node_modules', '.package-lock.json');
+if (time(installed) < time(path.join(bench, 'package-lock.json'))) {
+  // Their install scripts would only fetch GPU binaries.
+  run(npm, ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], bench);
+  fs.utimesSync(installed, new Date(), new Date());
+}
+if (time(path.join(root, 'dist', 'index.js')) < newest(path.join(root, 'src'), /\.ts$/)) {
+  run(npm, ['run', '--silent', 'build:ts'], root);
+}
+const ensure = path.join(root, 'binding', 'ensure.cjs');
+if (fs.existsSync(ensure)) run(process.execPath, [ensure], root);
+const built = path.join(bench, 'dist', `${task}.js`);
+if (time(built) < newest(path.join(bench, 'src'), /\.ts$/) || time(built) < time(path.join(root, 'dist', 'index.js'))) {
+  run(process.execPath, [path.join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', bench], root);
+}
+const child = spawnSync(process.execPath, [built, ...process.argv.slice(3)], { stdio: 'inherit' });
+process.exit(child.status ?? 1);
