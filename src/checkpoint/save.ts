@@ -1,0 +1,78 @@
+import { randomBytes } from 'node:crypto';
+import { open, rename, rm } from 'node:fs/promises';
+import type { HPformerConfig } from '../config/types';
+import { HPformerError } from '../errors';
+import { pathOf } from './file';
+import { configKey, writeConfigMetadata } from './format';
+import { littleEndianBytes } from './load';
+import { parameterShapes } from './names';
+import { type WrittenTensor, writeSafetensors } from './safetensors';
+import type { WeightTensor } from './tensors';
+
+/**
+ * A checkpoint as safetensors bytes: canonical names, float32 or float64 as the weights are, the configuration in the
+ * metadata. The same model gives the same bytes.
+ *
+ * @throws HPformerError `ERR_HPFORMER_CHECKPOINT` when the weights are not those of the configuration.
+ */
+export function serializeCheckpoint(
+  config: HPformerConfig,
+  weights: ReadonlyMap<string, WeightTensor>,
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array {
+  const tensors = new Map<string, WrittenTensor>();
+  const shapes = parameterShapes(config);
+  for (const [name, dims] of shapes) {
+    const weight = weights.get(name);
+    if (!weight || weight.dims.join() !== dims.join()) {
+      throw new HPformerError(
+        'ERR_HPFORMER_CHECKPOINT',
+        `${name}: expected [${dims.join(', ')}], got ${weight ? `[${weight.dims.join(', ')}]` : 'no tensor'}`,
+      );
+    }
+    const type = weight.data instanceof Float64Array ? 'F64' : 'F32';
+    tensors.set(name, { type, dims, bytes: littleEndianBytes(weight.data) });
+  }
+  for (const name of weights.keys()) {
+    if (!shapes.has(name))
+      throw new HPformerError('ERR_HPFORMER_CHECKPOINT', `${name}: the configuration has no such tensor`);
+  }
+  return writeSafetensors(tensors, { ...metadata, [configKey]: writeConfigMetadata(config) });
+}
+
+/**
+ * Writes a checkpoint as a safetensors file, atomically: a temporary file beside it, flushed, then renamed. A reader sees
+ * the old file or the new one.
+ *
+ * @throws HPformerError `ERR_HPFORMER_FILE` when it cannot be written, `ERR_HPFORMER_CHECKPOINT` as {@link serializeCheckpoint}.
+ */
+export async function saveCheckpoint(
+  path: string | URL,
+  config: HPformerConfig,
+  weights: ReadonlyMap<string, WeightTensor>,
+  metadata: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  await writeAtomically(pathOf(path), serializeCheckpoint(config, weights, metadata));
+}
+
+/** Writes a whole file or nothing. @throws HPformerError `ERR_HPFORMER_FILE`. */
+export async function writeAtomically(path: string, bytes: Uint8Array | string): Promise<void> {
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+  try {
+    const file = await open(temporary, 'wx');
+    try {
+      await file.writeFile(bytes);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (cause) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw new HPformerError(
+      'ERR_HPFORMER_FILE',
+      `${path}: cannot be written (${cause instanceof Error ? cause.message : String(cause)})`,
+      { cause },
+    );
+  }
+}
