@@ -65,8 +65,6 @@ export interface Feeds {
   tokens?: FeedValue;
   /** `[B, L]` real; pixels come already normalised. */
   values?: FeedValue;
-  /** Second sequence of a two-sequence model, `[B, L2, F]`. */
-  features2?: FeedValue;
   /** Second sequence of a two-sequence model, `[B, L2]`. */
   tokens2?: FeedValue;
   /** Second sequence of a two-sequence model, `[B, L2]`. */

@@ -81,7 +81,7 @@ export function checkTensor(where: string, value: TensorLike): asserts value is 
   const name = arrayName(value.data);
   const expected = arrayNames[value.type];
   // Float16Array (Node 24+) is the same bytes as our Uint16Array form.
-  if (name !== expected && !(value.type === 'bool' && name === 'Uint8Array')) {
+  if (name !== expected && !(value.type === 'float16' && name === 'Float16Array')) {
     throw new HPformerError(
       'ERR_HPFORMER_TYPE',
       `${where}: a ${value.type} tensor holds a ${expected}, got ${name ?? describe(value.data)}`,

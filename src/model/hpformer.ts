@@ -1,0 +1,351 @@
+import { createHash } from 'node:crypto';
+import { initialWeights } from '../checkpoint/init';
+import { type Checkpoint, loadCheckpoint } from '../checkpoint/load';
+import { parameterCount } from '../checkpoint/names';
+import { saveCheckpoint } from '../checkpoint/save';
+import type { HPformerConfig } from '../config/types';
+import { validateConfig } from '../config/validate';
+import { HPformerError } from '../errors';
+import type { NativeModel } from '../native/addon';
+import { loadAddon } from '../native/load';
+import { statusAborted, statusError } from '../native/status';
+import { describe } from '../tensor/shape';
+import { Tensor } from '../tensor/tensor';
+import { createNative } from './devices';
+import { mainFeed, type PreparedFeeds, prepareFeeds, secondFeed } from './feeds';
+import { buildGraph, type ModelGraph } from './graph';
+import { checkInteger, checkSignal, type ResolvedOptions, resolveOptions } from './options';
+import { checkOutputs, defaultOutputs, type PreparedRun, prepareRun, traceOutputs } from './outputs';
+import { buildPlan, type Plan } from './plan';
+import { mapInOrder, type Source } from './stream';
+import type {
+  CreateOptions,
+  DefaultOutput,
+  Feeds,
+  LoadOptions,
+  ParameterCount,
+  PlanShape,
+  Precision,
+  Results,
+  RunOptions,
+  RunSyncOptions,
+  Shape,
+  StreamOptions,
+} from './types';
+
+interface Parts {
+  checkpoint: Checkpoint;
+  native: NativeModel;
+  device: string;
+  options: ResolvedOptions;
+}
+
+/** Keeps the constructor to this file: a model comes from `load` or `create`. */
+const key = Symbol('HPformer');
+
+/**
+ * A loaded HPformer model on one device. Safe to call from many places at once; every method that computes may run
+ * while others do. Nothing here touches the network.
+ */
+export class HPformer {
+  /** The configuration, complete and frozen. */
+  readonly config: HPformerConfig;
+  /** `cpu`, `reference`, `cuda:0` … */
+  readonly device: string;
+  /** What the matrix products compute in; `float64` on the reference device. */
+  readonly precision: Precision | 'float64';
+  readonly parameterCount: Readonly<ParameterCount>;
+  /** Strings that the file carries beside its tensors and its configuration. */
+  readonly metadata: Readonly<Record<string, string>>;
+
+  readonly #checkpoint: Checkpoint;
+  readonly #native: NativeModel;
+  readonly #options: ResolvedOptions;
+  readonly #double: boolean;
+  readonly #defaults: string[];
+  #graph: ModelGraph | undefined;
+  #disposed = false;
+  #running = 0;
+  #idle: (() => void)[] = [];
+
+  /** @internal */
+  constructor(token: typeof key, parts: Parts) {
+    if (token !== key) {
+      throw new HPformerError(
+        'ERR_HPFORMER_TYPE',
+        'HPformer: expected HPformer.load(...) or HPformer.create(...), got new HPformer',
+      );
+    }
+    const { checkpoint, native, device, options } = parts;
+    this.config = checkpoint.config;
+    this.device = device;
+    this.#double = device === 'reference';
+    this.precision = this.#double ? 'float64' : options.precision;
+    this.parameterCount = Object.freeze({ ...checkpoint.parameterCount });
+    this.metadata = Object.freeze({ ...checkpoint.metadata });
+    this.#checkpoint = checkpoint;
+    this.#native = native;
+    this.#options = options;
+    this.#defaults = defaultOutputs(this.config);
+  }
+
+  /**
+   * Loads a checkpoint: safetensors or PyTorch `.pt`, ours or upstream's names.
+   *
+   * @param source - path, `file:` URL or the file's bytes. Never the network.
+   * @returns the model, its weights packed for the device.
+   * @throws HPformerError `ERR_HPFORMER_FILE`, `_CHECKPOINT`, `_CONFIG`, `_DEVICE`, `_ADDON`, `_MEMORY`; an abort rejects with `signal.reason`.
+   */
+  static async load(source: string | URL | Uint8Array, options?: LoadOptions): Promise<HPformer> {
+    const resolved = resolveOptions(options);
+    resolved.signal?.throwIfAborted();
+    const checkpoint = await untilAborted(loadCheckpoint(source, options?.config), resolved.signal);
+    return HPformer.#build(checkpoint, resolved);
+  }
+
+  /**
+   * A model with random weights by the upstream initialisation.
+   *
+   * @param config - validated, completed with the documented defaults.
+   * @throws HPformerError `ERR_HPFORMER_CONFIG`, `_RANGE`, `_DEVICE`, `_ADDON`, `_MEMORY`.
+   */
+  static async create(config: HPformerConfig, options?: CreateOptions): Promise<HPformer> {
+    const resolved = resolveOptions(options);
+    const seed = options?.seed ?? 0;
+    checkInteger('seed', seed, 0, Number.MAX_SAFE_INTEGER);
+    resolved.signal?.throwIfAborted();
+    const complete = validateConfig(config);
+    const checkpoint: Checkpoint = {
+      config: complete,
+      weights: initialWeights(complete, seed),
+      // The seed decides every bit, so it stands for the tensors.
+      key: createHash('sha256')
+        .update(`${seed} ${JSON.stringify(complete)}`)
+        .digest('hex'),
+      parameterCount: parameterCount(complete),
+      metadata: {},
+    };
+    return HPformer.#build(checkpoint, resolved);
+  }
+
+  static async #build(checkpoint: Checkpoint, options: ResolvedOptions): Promise<HPformer> {
+    const created = createNative(loadAddon(), checkpoint, options);
+    try {
+      const { native, device } = await untilAborted(created, options.signal);
+      return new HPformer(key, { checkpoint, native, device, options });
+    } catch (error) {
+      // An abort does not wait for the packing of weights; what it makes is let go when it comes.
+      created.then(({ native }) => native.dispose()).catch(() => {});
+      throw error;
+    }
+  }
+
+  /**
+   * Runs one batch without blocking the event loop.
+   *
+   * @param feeds - see {@link Feeds}; copied before this returns unless they sit in a SharedArrayBuffer.
+   * @returns exactly the outputs asked for; float32 (float64 on the reference device).
+   * @throws HPformerError (as a rejection) `ERR_HPFORMER_INPUT`, `_TYPE`, `_SHAPE`, `_RANGE`, `_LIMIT`, `_MEMORY`, `_DEVICE`,
+   * `_DISPOSED`; an abort rejects with `signal.reason`, unchanged.
+   */
+  async run<Name extends string = DefaultOutput>(feeds: Feeds, options?: RunOptions<Name>): Promise<Results<Name>> {
+    this.#check(options);
+    checkSignal(options?.signal);
+    options?.signal?.throwIfAborted();
+    const run = this.#prepare(feeds, options?.outputs, false);
+    await this.#submit(run, options?.signal);
+    return run.results() as Results<Name>;
+  }
+
+  /**
+   * The same as {@link run} on the calling thread, for single small inputs where a thread hop costs more than the model.
+   * Blocks until done.
+   *
+   * @throws HPformerError as {@link run} rejects with.
+   */
+  runSync<Name extends string = DefaultOutput>(feeds: Feeds, options?: RunSyncOptions<Name>): Results<Name> {
+    this.#check(options);
+    const run = this.#prepare(feeds, options?.outputs, false);
+    const { code, message } = this.#native.runSync(run.request);
+    if (code !== 0) throw statusError(code, message);
+    return run.results() as Results<Name>;
+  }
+
+  /**
+   * Every intermediate by name, computed unfused in the model's precision: `embedded`, `segmentPool`, `extraSegment`,
+   * `intraSegment`, `keys`, `layer.0` …, `encoded`, `pooled`, `head.0` …, `logits`, `probabilities`; of a second
+   * sequence with the prefix `second.`.
+   */
+  async trace(feeds: Feeds, options?: { signal?: AbortSignal }): Promise<Results> {
+    this.#check(options);
+    checkSignal(options?.signal);
+    options?.signal?.throwIfAborted();
+    const run = this.#prepare(feeds, undefined, true);
+    await this.#submit(run, options?.signal);
+    return run.results() as Results;
+  }
+
+  /**
+   * Runs a sequence of batches and yields their results in order. The source is read no further ahead than `concurrency`
+   * batches; leaving the loop early stops what is in flight and closes the source.
+   *
+   * @param source - async (or plain) iterable of {@link Feeds}.
+   */
+  stream<Name extends string = DefaultOutput>(
+    source: Source<Feeds>,
+    options?: StreamOptions<Name>,
+  ): AsyncGenerator<Results<Name>, void, undefined> {
+    const { outputs, concurrency, signal } = options ?? {};
+    const run = (feeds: Feeds, inner: AbortSignal) =>
+      this.run<Name>(feeds, outputs ? { outputs, signal: inner } : { signal: inner });
+    const check = () => {
+      this.#check(options);
+      checkSignal(signal);
+      checkOutputs(this.config, outputs);
+    };
+    return (async function* () {
+      check();
+      yield* mapInOrder(source, run, { concurrency, signal });
+    })();
+  }
+
+  /** The typed graph: embed → tdhp → one `K_comp` edge to all layers → readout → head. */
+  get graph(): ModelGraph {
+    return (this.#graph ??= buildGraph(this.config));
+  }
+
+  /**
+   * What would be done for a batch of this shape: rewrites and what each saves, tiles, FLOPs, bytes. Plain data.
+   * @throws HPformerError `ERR_HPFORMER_TYPE`, `_RANGE`, `_SHAPE`.
+   */
+  plan(shape: PlanShape): Plan {
+    return buildPlan(this.config, shape, {
+      device: this.device,
+      precision: this.precision,
+      rewrites: this.#options.rewrites,
+      threads: this.#options.threads,
+    });
+  }
+
+  /** Runs zeros of a shape once, so that the first real batch of that shape finds its memory ready. */
+  async warmup(shape: Shape): Promise<void> {
+    this.#check(shape);
+    await this.run(zeroFeeds(this.config, shape));
+  }
+
+  /**
+   * Writes configuration and weights as one safetensors file.
+   * @throws HPformerError `ERR_HPFORMER_FILE`, `_DISPOSED`.
+   */
+  async save(path: string | URL): Promise<void> {
+    this.#check(undefined);
+    await saveCheckpoint(path, this.config, this.#checkpoint.weights, this.#checkpoint.metadata);
+  }
+
+  /** Lets the model go: running calls finish, later ones fail with `ERR_HPFORMER_DISPOSED`. Idempotent. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#native.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** As {@link dispose}, and waits for the running calls. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.dispose();
+    if (this.#running > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+  }
+
+  #check(options: unknown): void {
+    if (this.#disposed)
+      throw new HPformerError('ERR_HPFORMER_DISPOSED', 'model: expected a live model, got one that was disposed');
+    if (options !== undefined && (typeof options !== 'object' || options === null)) {
+      throw new HPformerError('ERR_HPFORMER_TYPE', `options: expected an object, got ${describe(options)}`);
+    }
+  }
+
+  #prepare(feeds: Feeds, outputs: readonly string[] | undefined, trace: boolean): PreparedRun {
+    const names = trace
+      ? traceOutputs(this.config)
+      : outputs === undefined
+        ? this.#defaults
+        : checkOutputs(this.config, outputs);
+    const prepared: PreparedFeeds = prepareFeeds(this.config, feeds, this.#double);
+    const { rewrites, maxBytes } = this.#options;
+    return prepareRun(this.config, prepared, names, { double: this.#double, trace, rewrites, maxBytes });
+  }
+
+  #submit(run: PreparedRun, signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve, reject) => {
+      let job: number | undefined;
+      // The promise settles at once; the job stops at its next tile and its arrays stay alive until then.
+      const onAbort = () => {
+        reject(signal!.reason);
+        if (job !== undefined) this.#native.cancel(job);
+      };
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#running++;
+      try {
+        job = this.#native.submit(run.request, (code, message) => {
+          signal?.removeEventListener('abort', onAbort);
+          this.#finished();
+          if (code === 0) resolve();
+          else if (code === statusAborted && signal?.aborted) reject(signal.reason);
+          else reject(statusError(code, message));
+        });
+      } catch (error) {
+        signal?.removeEventListener('abort', onAbort);
+        this.#finished();
+        reject(error);
+      }
+    });
+  }
+
+  #finished(): void {
+    this.#running--;
+    if (this.#running === 0) for (const resolve of this.#idle.splice(0)) resolve();
+  }
+}
+
+/** A promise that an abort rejects at once with the signal's reason. */
+function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason);
+    if (signal.aborted) onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}
+
+/** Feeds of zeros (a token that is not padding) of a shape. */
+function zeroFeeds(config: HPformerConfig, shape: Shape): Feeds {
+  const { batch, steps, steps2 = steps } = shape;
+  const limit = 2147483647;
+  checkInteger('batch', batch, 1, limit);
+  checkInteger('steps', steps, 1, limit);
+  checkInteger('steps2', steps2, 1, limit);
+  const { embedding } = config;
+  const make = (length: number): Tensor => {
+    if (embedding.kind === 'tokens') {
+      const token = embedding.padding === 0 && embedding.vocabulary > 1 ? 1 : 0;
+      return new Tensor('int32', new Int32Array(batch * length).fill(token), [batch, length]);
+    }
+    const width = embedding.kind === 'features' ? embedding.size : 1;
+    const dims = embedding.kind === 'features' ? [batch, length, width] : [batch, length];
+    return new Tensor('float32', new Float32Array(batch * length * width), dims);
+  };
+  const lengths = (length: number) => new Tensor('int32', new Int32Array(batch).fill(length), [batch]);
+  const main = mainFeed(config);
+  try {
+    const feeds: Feeds = { [main]: make(steps), lengths: lengths(steps) };
+    if (config.sequences === 2) Object.assign(feeds, { [secondFeed(config)]: make(steps2), lengths2: lengths(steps2) });
+    return feeds;
+  } catch (cause) {
+    if (cause instanceof HPformerError) throw cause;
+    throw new HPformerError('ERR_HPFORMER_MEMORY', `warmup: [${batch}, ${steps}] could not be allocated`, { cause });
+  }
+}

@@ -1,0 +1,124 @@
+import { HPformerError } from '../errors';
+import { describe } from '../tensor/shape';
+
+/** Batches in flight or waiting for the consumer when nothing else is asked for. */
+export const defaultConcurrency = 4;
+
+/** A source of batches. */
+export type Source<T> = AsyncIterable<T> | Iterable<T | PromiseLike<T>>;
+
+type Slot<R> = { ready: boolean; promise: Promise<R> };
+
+/**
+ * Maps a source through an asynchronous function, in order. At most `concurrency` items are in flight or waiting to be
+ * taken; the source is not read further ahead than that. Ending early (break, an error, an abort) aborts what is in flight
+ * and closes the source.
+ *
+ * @throws HPformerError `ERR_HPFORMER_TYPE`, `ERR_HPFORMER_RANGE` for the arguments; the source's, the function's and the
+ * signal's own errors pass through unchanged, after the results before them.
+ */
+export async function* mapInOrder<T, R>(
+  source: Source<T>,
+  map: (item: T, signal: AbortSignal) => Promise<R>,
+  options: { concurrency?: number | undefined; signal?: AbortSignal | undefined },
+): AsyncGenerator<R, void, undefined> {
+  const { concurrency = defaultConcurrency, signal } = options;
+  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 1024) {
+    throw new HPformerError(
+      'ERR_HPFORMER_RANGE',
+      `concurrency: expected an integer from 1 to 1024, got ${describe(concurrency)}`,
+    );
+  }
+  const iterator = open(source);
+  const inner = new AbortController();
+  const slots: Slot<R>[] = [];
+  let pulling = false;
+  let ended = false;
+  let closed = false;
+  let wake: () => void = () => {};
+
+  const add = (promise: Promise<R>): void => {
+    const slot = { ready: false, promise };
+    const settle = () => {
+      slot.ready = true;
+      wake();
+    };
+    promise.then(settle, settle);
+    slots.push(slot);
+    wake();
+  };
+  const pull = (): void => {
+    if (pulling || ended || closed || slots.length >= concurrency) return;
+    pulling = true;
+    (async () => {
+      const step = await iterator.next();
+      return { done: step.done === true, value: step.done === true ? undefined : await step.value };
+    })().then(
+      ({ done, value }) => {
+        pulling = false;
+        if (done) {
+          ended = true;
+          wake();
+        } else if (!closed) {
+          add(map(value as T, inner.signal));
+          pull();
+        }
+      },
+      (error) => {
+        pulling = false;
+        ended = true;
+        if (!closed) add(Promise.reject(error));
+      },
+    );
+  };
+
+  const onAbort = () => {
+    inner.abort(signal?.reason);
+    wake();
+  };
+  signal?.addEventListener('abort', onAbort, { once: true });
+  try {
+    if (signal?.aborted) onAbort();
+    while (true) {
+      if (inner.signal.aborted) throw inner.signal.reason;
+      pull();
+      const head = slots[0];
+      if (head?.ready) {
+        slots.shift();
+        const result = await head.promise;
+        pull();
+        yield result;
+      } else if (head === undefined && ended) {
+        return;
+      } else {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+    }
+  } finally {
+    closed = true;
+    signal?.removeEventListener('abort', onAbort);
+    inner.abort(signal?.aborted ? signal.reason : new Error('the stream was closed'));
+    if (!ended) {
+      // A source that is still waiting for its own next item cannot be waited for.
+      const closing = (async () => iterator.return?.())().catch(() => {});
+      if (!pulling) await closing;
+    }
+  }
+}
+
+function open<T>(source: Source<T>): {
+  next(): Promise<IteratorResult<T>> | IteratorResult<T | PromiseLike<T>>;
+  return?(): unknown;
+} {
+  const iterable = source as Partial<AsyncIterable<T> & Iterable<T>> | null | undefined;
+  const iterator = iterable?.[Symbol.asyncIterator]?.() ?? iterable?.[Symbol.iterator]?.();
+  if (iterator === undefined) {
+    throw new HPformerError(
+      'ERR_HPFORMER_TYPE',
+      `stream: expected an (async) iterable of feeds, got ${describe(source)}`,
+    );
+  }
+  return iterator as { next(): Promise<IteratorResult<T>>; return?(): unknown };
+}
