@@ -33,3 +33,12 @@ export function loadAddon(): NativeAddon {
     );
   }
 }
+
+/** Path of the binary that {@link loadAddon} loads on this machine, or undefined when there is none. */
+export function addonPath(): string | undefined {
+  try {
+    return (require('node-gyp-build') as { resolve(root: string): string }).resolve(join(__dirname, '..', '..'));
+  } catch {
+    return undefined;
+  }
+}

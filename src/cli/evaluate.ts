@@ -1,0 +1,90 @@
+import { evaluateLabels, type Figure, type LabelEvaluation, predictLabelled } from '../data/evaluation';
+import { openSource, scoreColumns } from '../data/recipes';
+import { type Command, integerOption, textOption, write, writeJson } from './command';
+import { loadOptions, modelOptions, openBundle } from './model';
+import { Progress } from './progress';
+import { formatTable } from './table';
+
+function figure({ value, low, high }: Figure): string {
+  if (Number.isNaN(value)) return '–';
+  const interval = low === undefined || high === undefined ? '' : ` [${low.toFixed(3)}, ${high.toFixed(3)}]`;
+  return `${value.toFixed(4)}${interval}`;
+}
+
+/** Evaluation of several labels as a table, with the mean AUROC where there is more than one. */
+export function evaluationTable(labels: readonly LabelEvaluation[], unit: string): string {
+  const rows = labels.map((l) => [
+    l.name,
+    String(l.rows),
+    String(l.events),
+    figure(l.auroc),
+    figure(l.auprc),
+    figure(l.minSensitivityPrecision),
+    l.logLoss.toFixed(4),
+    l.brier.toFixed(4),
+  ]);
+  if (labels.length > 1) rows.push(['mean', '', '', figure({ value: macroAuroc(labels) }), '', '', '', '']);
+  return formatTable(['label', unit, 'events', 'AUROC', 'AUPRC', 'Min(Se, P+)', 'log loss', 'Brier'], rows);
+}
+
+/** Mean AUROC of the labels; NaN when one is undefined. */
+export function macroAuroc(labels: readonly LabelEvaluation[]): number {
+  return labels.reduce((sum, l) => sum + l.auroc.value, 0) / labels.length;
+}
+
+export const evaluate: Command = {
+  summary: 'Compares predictions with known outcomes: AUROC, trapezoid AUPRC, Min(Se, P+), log loss, Brier score.',
+  usage: '<model> <data>... [options]',
+  positionals: { least: 2, most: Number.MAX_SAFE_INTEGER },
+  options: {
+    part: { type: 'string', value: 'name', help: 'train, valid, test (default) or all' },
+    bootstrap: { type: 'string', value: 'n', help: 'samples for 95 % intervals (default 1000; 0: none)' },
+    seed: { type: 'string', value: 'n', help: 'seed of the bootstrap (default 1)' },
+    batch: { type: 'string', value: 'n', help: 'rows per batch (default 256)' },
+    ...modelOptions,
+    json: { type: 'boolean', help: 'figures as JSON, unrounded' },
+  },
+  notes: [
+    'The recipe says who belongs to the cohort and to which part. Rows whose outcome is unknown are left out, label by label.',
+    'Intervals resample whole matched sets. A label with one class only has no ranking figures (–, null in JSON).',
+    '',
+    '  hpformer evaluate examples/nafld-mortality examples/nafld',
+  ],
+  async run([source, ...inputs], values, io) {
+    const part = textOption(values, 'part') ?? 'test';
+    const samples = integerOption(values, 'bootstrap', 0, 1_000_000) ?? 1000;
+    const seed = integerOption(values, 'seed', 0, Number.MAX_SAFE_INTEGER) ?? 1;
+    const batch = integerOption(values, 'batch', 1, 1 << 20) ?? 256;
+    const { model, bundle } = await openBundle(source!, loadOptions(values));
+    try {
+      const { device, precision, config } = model;
+      const data = openSource(bundle, config, inputs);
+      const progress = new Progress(io.stderr, data.unit);
+      const counted = (async function* () {
+        for await (const rows of data.labelled(part, { batch, progress: progress.read })) {
+          progress.add(rows.ids.length);
+          yield rows;
+        }
+      })();
+      const predictions = await predictLabelled(model, counted, config.head.labels).finally(() => progress.end());
+      const names = config.head.names ?? scoreColumns(config);
+      const labels = evaluateLabels(predictions, names, { samples, seed });
+      if (values.json) {
+        const macro = labels.length > 1 ? { macro: { auroc: macroAuroc(labels) } } : {};
+        const bootstrap = { samples, seed, unit: data.group, level: 0.95 };
+        const head = { model: bundle.name, hash: bundle.hash, device, precision, part, rows: predictions.ids.length };
+        await writeJson(io.stdout, { ...head, bootstrap, labels, ...macro });
+        return 0;
+      }
+      const intervals = samples > 0 ? `; brackets: 95 % of ${samples} bootstrap samples of ${data.group}` : '';
+      await write(
+        io.stdout,
+        `${bundle.name} on ${device}, part ${part}: ${predictions.ids.length} ${data.unit}${intervals}\n\n`,
+      );
+      await write(io.stdout, evaluationTable(labels, data.unit));
+      return 0;
+    } finally {
+      model.dispose();
+    }
+  },
+};

@@ -1,0 +1,79 @@
+import { scoreBatches } from '../data/evaluation';
+import { openSource, scoreColumns } from '../data/recipes';
+import { type Command, integerOption, textOption, UsageError, write, writeJson } from './command';
+import { loadOptions, modelOptions, openBundle } from './model';
+import { formatDuration, Progress } from './progress';
+import { ScoreWriter, scoreFormat } from './scores';
+
+export const predict: Command = {
+  summary: 'Scores raw data files with a model that carries its feature recipe.',
+  usage: '<model> <data>... [options]',
+  positionals: { least: 2, most: Number.MAX_SAFE_INTEGER },
+  options: {
+    out: {
+      type: 'string',
+      short: 'o',
+      value: 'file',
+      help: 'scores.csv or scores.jsonl (default: CSV on standard output)',
+    },
+    batch: { type: 'string', value: 'n', help: 'rows per batch (default 256)' },
+    ...modelOptions,
+    json: { type: 'boolean', help: 'a summary as JSON on standard output; needs --out' },
+  },
+  notes: [
+    '<model> is a model directory (hpformer.json) or a bundle (.safetensors). <data> is what its recipe reads: for the',
+    'NAFLD models one folder with people, readings and diagnoses (.csv or .csv.gz); outcome columns are never looked at.',
+    'Columns: the id, then probability, or p_<name> for each of several labels.',
+    '',
+    '  hpformer predict examples/nafld-mortality examples/nafld --out scores.csv',
+  ],
+  async run([source, ...inputs], values, io) {
+    const out = textOption(values, 'out');
+    const format = out === undefined ? 'csv' : scoreFormat(out);
+    if (values.json && out === undefined)
+      throw new UsageError('--json: expected --out <file> with it, since scores go to standard output');
+    const batch = integerOption(values, 'batch', 1, 1 << 20) ?? 256;
+    const { model, bundle } = await openBundle(source!, loadOptions(values));
+    try {
+      const data = openSource(bundle, model.config, inputs);
+      const columns = scoreColumns(model.config);
+      const progress = new Progress(io.stderr, data.unit);
+      const writer = new ScoreWriter(out ?? io.stdout, format, data.idColumn, columns, model.device === 'reference');
+      try {
+        await writer.begin();
+        for await (const scored of scoreBatches(model, data.score({ batch, progress: progress.read }))) {
+          await writer.rows(scored.ids, scored.probabilities);
+          progress.add(scored.ids.length);
+        }
+        await writer.end();
+      } catch (error) {
+        progress.end();
+        await writer.abandon();
+        throw error;
+      }
+      const { rows, seconds } = progress.end();
+      const rate = Math.round(rows / seconds);
+      if (values.json) {
+        const { device, precision } = model;
+        await writeJson(io.stdout, {
+          model: bundle.name,
+          hash: bundle.hash,
+          device,
+          precision,
+          rows,
+          seconds,
+          out,
+          columns,
+        });
+      } else if (out !== undefined) {
+        await write(
+          io.stderr,
+          `${rows} ${data.unit} scored by ${bundle.name} on ${model.device} in ${formatDuration(seconds)} (${rate}/s): ${out}\n`,
+        );
+      }
+      return 0;
+    } finally {
+      model.dispose();
+    }
+  },
+};
