@@ -1,0 +1,54 @@
+// The intra-segment scan (reference section 1, step 5) as one pass over a segment: scores of a block of rows, then the
+// weighted sums while the block is still in L1. The running maximum makes it exact for any length (online softmax).
+namespace hpformer::HPFORMER_ISA {
+namespace {
+
+HP_INLINE void weightedSum(const float* x, int64_t ld, int64_t rows, int64_t width, const float* p, vf keep, float* acc) {
+  int64_t i = 0;
+  for (; i + 2 * W <= width; i += 2 * W) {
+    vf a = load(acc + i) * keep, b = load(acc + i + W) * keep;
+    for (int64_t t = 0; t < rows; ++t) {
+      const vf w = set1(p[t]);
+      a = fma(w, load(x + t * ld + i), a);
+      b = fma(w, load(x + t * ld + i + W), b);
+    }
+    store(acc + i, a);
+    store(acc + i + W, b);
+  }
+  for (; i < width; i += W) {
+    const int64_t n = width - i < W ? width - i : W;
+    vf a = loadFirst(acc + i, n) * keep;
+    for (int64_t t = 0; t < rows; ++t) a = fma(set1(p[t]), loadFirst(x + t * ld + i, n), a);
+    storeFirst(acc + i, a, n);
+  }
+}
+
+static void scanBlock(const ScanBlock& b) {
+  constexpr int64_t kMost = 64;
+  float p[kMost];
+  const int64_t rows = b.rows;  // the engine keeps it <= kMost
+  float top = *b.maximum;
+  for (int64_t t = 0; t < rows; ++t) {
+    float score = sumLanes(dotChain(b.query, b.x + t * b.ldx, b.width));
+    if (b.table) score += sumLanes(dotChain(b.tableQuery, b.table + t * b.ldtable, b.tableWidth));
+    if (b.offset) score += b.offset[t];
+    score *= b.scale;
+    b.scores[t] = score;
+    top = score > top ? score : top;
+  }
+  const vf shift = set1(top);
+  for (int64_t t = 0; t < rows; t += W) {
+    const int64_t n = rows - t < W ? rows - t : W;
+    storeFirst(p + t, exp(loadFirst(b.scores + t, n) - shift), n);
+  }
+  const vf keep = exp(set1(*b.maximum) - shift);  // exp(-inf - top) meets sums that are still 0
+  float sum = *b.sum * keep[0];
+  for (int64_t t = 0; t < rows; ++t) sum += p[t];
+  weightedSum(b.x, b.ldx, rows, b.width, p, keep, b.acc);
+  if (b.second) weightedSum(b.second, b.ldsecond, rows, b.secondWidth, p, keep, b.accSecond);
+  *b.maximum = top;
+  *b.sum = sum;
+}
+
+}  // namespace
+}  // namespace hpformer::HPFORMER_ISA

@@ -1,0 +1,160 @@
+#include "packed.h"
+
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <new>
+
+#include "binding/contract/positions.h"
+
+namespace hpformer {
+namespace {
+
+constexpr std::align_val_t kLine{64};
+
+// Nearest bfloat16 (ties to even), as a float.
+float toBfloat16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffff) > 0x7f800000) return x;
+  bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
+}  // namespace
+
+Floats::Floats(int64_t count)
+    : data_(static_cast<float*>(::operator new(static_cast<size_t>(count > 0 ? count : 1) * sizeof(float), kLine))), size_(count) {
+  std::memset(data_.get(), 0, static_cast<size_t>(count) * sizeof(float));
+}
+
+void Floats::Free::operator()(float* p) const { ::operator delete(p, kLine); }
+
+Floats Packed::panels(const double* source, int64_t rows, int64_t columns) {
+  const int64_t blocks = (rows + panel_ - 1) / panel_;
+  Floats out(blocks * columns * panel_);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t k = 0; k < columns; ++k) {
+      const float v = static_cast<float>(source[r * columns + k]);
+      out.data()[(r / panel_ * columns + k) * panel_ + r % panel_] = precision_ == Precision::bfloat16 ? toBfloat16(v) : v;
+    }
+  bytes += out.size() * 4;
+  return out;
+}
+
+Floats Packed::copy(const Vector& source, double scale) {
+  Floats out(static_cast<int64_t>(source.size()));
+  for (size_t i = 0; i < source.size(); ++i) out.data()[i] = static_cast<float>(source[i] * scale);
+  bytes += out.size() * 4;
+  return out;
+}
+
+PackedNorm Packed::norm(const NormWeights& source, bool fold) {
+  PackedNorm n;
+  Vector weight = source.weight, bias = source.bias;
+  switch (spec.norm) {
+    case NormKind::layernorm: n.form = NormForm::layernorm; break;
+    case NormKind::rmsnorm: n.form = NormForm::rms; break;
+    case NormKind::scalenorm:
+      n.form = NormForm::rms;
+      weight.assign(static_cast<size_t>(spec.hidden), source.weight[0]);
+      break;
+    case NormKind::batchnorm:
+      n.form = fold ? NormForm::affine : NormForm::batchnorm;
+      if (!fold) {
+        n.mean = copy(source.mean);
+        n.variance = copy(source.variance);
+        break;
+      }
+      for (size_t i = 0; i < weight.size(); ++i) {
+        weight[i] = source.weight[i] / std::sqrt(source.variance[i] + kNormEpsilon);
+        bias[i] = source.bias[i] - source.mean[i] * weight[i];
+      }
+      break;
+  }
+  n.weight = copy(weight);
+  if (!bias.empty()) n.bias = copy(bias);
+  return n;
+}
+
+Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision precision)
+    : spec(s), precision_(precision), panel_(kernels().panel) {
+  const Weights& w = *shared;
+  const int64_t d = spec.hidden, f = spec.features;
+  const double scale = inputScale(spec);
+  Vector scaled = w.embedding;
+  for (double& v : scaled) v *= scale;
+  embedding = spec.embedding == EmbeddingKind::features ? panels(scaled.data(), d, f) : copy(scaled);
+  embeddingBias = copy(w.embeddingBias, scale);
+  if (spec.embeddingNorm) {
+    embeddingNorm.weight = copy(w.embeddingNorm.weight);
+    embeddingNorm.bias = copy(w.embeddingNorm.bias);
+  }
+  fusion = panels(w.fusion.data(), d, 2 * d);
+  fusionBias = copy(w.fusionBias);
+  for (const LayerWeights& l : w.layers) {
+    PackedLayer p;
+    p.output = panels(l.output.data(), d, d);
+    p.feedForward = panels(l.feedForward.data(), d, d);
+    p.feedForwardBias = copy(l.feedForwardBias);
+    p.norm1 = norm(l.norm1, true);
+    p.norm2 = norm(l.norm2, true);
+    layers.push_back(std::move(p));
+    if (spec.norm == NormKind::batchnorm) {
+      plainNorms.push_back(norm(l.norm1, false));
+      plainNorms.push_back(norm(l.norm2, false));
+    }
+  }
+  int64_t input = spec.headInput();
+  for (size_t j = 0; j < spec.headLayers.size(); ++j) {
+    PackedHead h;
+    h.size = spec.headLayers[j].size;
+    h.input = input;
+    h.activation = spec.headLayers[j].activation;
+    h.weight = panels(w.head[j].weight.data(), h.size, input);
+    h.bias = copy(w.head[j].bias);
+    input = h.size;
+    head.push_back(std::move(h));
+  }
+  PackedHead out;
+  out.size = spec.labels;
+  out.input = input;
+  out.weight = panels(w.output.data(), spec.labels, input);
+  if (spec.headBias) out.bias = copy(w.outputBias);
+  head.push_back(std::move(out));
+
+  absorbs = spec.embedding == EmbeddingKind::features && spec.pooling == Pooling::mean && !spec.embeddingNorm;
+  if (absorbs) {
+    Vector g(static_cast<size_t>(f * f), 0.0), fw(static_cast<size_t>(d * 2 * f), 0.0);
+    for (int64_t o = 0; o < d; ++o)
+      for (int64_t i = 0; i < f; ++i)
+        for (int64_t j = 0; j < f; ++j) g[static_cast<size_t>(i * f + j)] += scaled[static_cast<size_t>(o * f + i)] * scaled[static_cast<size_t>(o * f + j)];
+    for (int64_t o = 0; o < d; ++o)
+      for (int64_t k = 0; k < d; ++k)
+        for (int64_t j = 0; j < f; ++j) {
+          fw[static_cast<size_t>(o * 2 * f + j)] += w.fusion[static_cast<size_t>(o * 2 * d + k)] * scaled[static_cast<size_t>(k * f + j)];
+          fw[static_cast<size_t>(o * 2 * f + f + j)] += w.fusion[static_cast<size_t>(o * 2 * d + d + k)] * scaled[static_cast<size_t>(k * f + j)];
+        }
+    gram = panels(g.data(), f, f);
+    fused = panels(fw.data(), d, 2 * f);
+  }
+  tables = std::make_unique<Tables>(spec, std::move(shared), absorbs);
+}
+
+std::shared_ptr<const Packed> Packed::get(const Spec& spec, std::shared_ptr<const Weights> weights, const std::string& key,
+                                          Precision precision) {
+  if (key.empty()) return std::make_shared<Packed>(spec, std::move(weights), precision);
+  static std::mutex& mutex = *new std::mutex;
+  static auto& known = *new std::map<std::string, std::weak_ptr<const Packed>>;
+  const std::string id = key + (precision == Precision::bfloat16 ? "/bfloat16/" : "/float32/") + kernels().isa;
+  std::lock_guard<std::mutex> lock(mutex);
+  if (auto found = known[id].lock()) return found;
+  for (auto it = known.begin(); it != known.end();) it = it->second.expired() ? known.erase(it) : std::next(it);
+  auto made = std::make_shared<const Packed>(spec, std::move(weights), precision);
+  known[id] = made;
+  return made;
+}
+
+}  // namespace hpformer

@@ -1,0 +1,134 @@
+#include "threads.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "backend.h"
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace hpformer {
+namespace {
+
+// CPU time that a container's quota allows, in whole cores rounded up; 0 when there is no quota.
+int quotaOfContainer() {
+#if defined(__linux__)
+  if (std::FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "re")) {
+    long long quota = 0, period = 0;
+    const int got = std::fscanf(f, "%lld %lld", &quota, &period);
+    std::fclose(f);
+    if (got == 2 && quota > 0 && period > 0) return static_cast<int>((quota + period - 1) / period);
+  }
+#endif
+  return 0;
+}
+
+int coresAllowed() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+// One parallelFor in progress.
+struct Loop {
+  const std::function<void(int64_t)>* body;
+  int64_t count;
+  std::atomic<int64_t> next{0};
+  int helpersWanted = 0;  // guarded by the pool's mutex
+  int helpersActive = 0;  // guarded by the pool's mutex
+
+  void work() {
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) (*body)(i);
+  }
+};
+
+class Pool {
+ public:
+  // Leaked on purpose: threads may still wait here while the process exits.
+  static Pool& shared() {
+    static Pool* const pool = new Pool;
+    return *pool;
+  }
+
+  void run(Loop* loop, int helpers) {
+    int wanted = 0;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      grow(helpers);
+      wanted = loop->helpersWanted = std::min(helpers, threads_);
+      if (wanted > 0) loops_.push_back(loop);
+    }
+    for (int i = 0; i < wanted; ++i) wake_.notify_one();
+    loop->work();
+    std::unique_lock<std::mutex> lock(mutex_);
+    loops_.erase(std::remove(loops_.begin(), loops_.end(), loop), loops_.end());
+    done_.wait(lock, [&] { return loop->helpersActive == 0; });
+  }
+
+ private:
+  void grow(int helpers) {
+    while (threads_ < helpers) {
+      try {
+        std::thread([this] { serve(); }).detach();
+      } catch (...) {
+        return;  // no more threads to be had: the caller does the work alone
+      }
+      ++threads_;
+    }
+  }
+
+  void serve() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return !loops_.empty(); });
+      Loop* loop = loops_.front();
+      ++loop->helpersActive;
+      if (--loop->helpersWanted == 0) loops_.erase(loops_.begin());
+      lock.unlock();
+      loop->work();
+      lock.lock();
+      if (--loop->helpersActive == 0) done_.notify_all();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  std::vector<Loop*> loops_;
+  int threads_ = 0;
+};
+
+}  // namespace
+
+int defaultThreads() {
+  static const int threads = [] {
+    if (const char* text = std::getenv("HPFORMER_THREADS")) {
+      const long wanted = std::strtol(text, nullptr, 10);
+      if (wanted >= 1 && wanted <= 1024) return static_cast<int>(wanted);
+    }
+    const int quota = quotaOfContainer(), cores = coresAllowed();
+    return quota > 0 ? std::min(quota, cores) : cores;
+  }();
+  return threads;
+}
+
+void parallelFor(int64_t count, int threads, const std::function<void(int64_t)>& body) {
+  if (count <= 0) return;
+  Loop loop{&body, count};
+  const int helpers = static_cast<int>(std::min<int64_t>(count, threads)) - 1;
+  if (helpers <= 0) {
+    loop.work();
+    return;
+  }
+  Pool::shared().run(&loop, helpers);
+}
+
+}  // namespace hpformer
