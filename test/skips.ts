@@ -19,7 +19,7 @@ export function testUnless(
   timeout?: number,
 ): void {
   const define = reason === undefined ? test : test.skip;
-  define(named(name, reason), body, timeout);
+  define(named(name, reason), body as jest.ProvidesCallback, timeout);
 }
 
 /** `describe`, unless there is a reason not to run it here. */
