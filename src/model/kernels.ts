@@ -3,7 +3,7 @@ import type { NativeReal } from '../native/addon';
 import { loadAddon } from '../native/load';
 import { ordinals } from '../native/spec';
 import { statusError } from '../native/status';
-import { readTensor, toReal } from '../tensor/convert';
+import { readTensor, toInt32, toReal } from '../tensor/convert';
 import { describe, elementCount } from '../tensor/shape';
 import { Tensor } from '../tensor/tensor';
 import type { FeedValue, RealTensor } from './types';
@@ -14,116 +14,144 @@ type Dims = readonly (string | number)[];
 interface KernelSpec {
   doc: string;
   inputs: Readonly<Record<string, Dims>>;
+  /** Further inputs that depend on a choice: option name → its value → tensors. */
+  inputsBy?: Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, Dims>>>>>>;
   optional?: Readonly<Record<string, Dims>>;
-  /** Options that are integers of at least this. */
-  integers?: Readonly<Record<string, number>>;
+  /** Inputs that are integers. */
+  integerInputs?: readonly string[];
+  /** Options that are integers of at least `[0]`, with a default where `[1]` is one. */
+  integers?: Readonly<Record<string, readonly [minimum: number, fallback?: number]>>;
   /** Options that are names, sent as their ordinals (src/native/spec.ts). */
   choices?: Readonly<Record<string, keyof typeof ordinals>>;
   outputs: Readonly<Record<string, Dims>>;
 }
 
-const normInputs = { weight: ['normWidth'], bias: ['d'], mean: ['d'], variance: ['d'] } as const;
-
-function prefixed(prefix: string): Record<string, Dims> {
-  return Object.fromEntries(Object.entries(normInputs).map(([name, dims]) => [`${prefix}.${name}`, dims]));
-}
-
-const layerInputs = {
-  x: ['rows', 'd'],
-  keys: ['segments', 'd'],
-  'output.weight': ['d', 'd'],
-  'norm1.weight': ['normWidth'],
-  'feedForward.weight': ['d', 'd'],
-  'feedForward.bias': ['d'],
-  'norm2.weight': ['normWidth'],
-} as const;
+const rows = ['batch', 'steps', 'hidden'] as const;
+const segmentRows = ['batch', 'segments', 'hidden'] as const;
+const square = ['hidden', 'hidden'] as const;
+const normOf = (prefix: string) => ({
+  [`${prefix}Bias`]: ['hidden'],
+  [`${prefix}Mean`]: ['hidden'],
+  [`${prefix}Variance`]: ['hidden'],
+});
+const cut = { segments: [1], length: [1] } as const;
 
 /**
- * One entry per kernel. Native code gets every bound size and option as a number under its own name. All tensors of a call
- * are float32, or all float64. `x` and `keys` belong to one sequence. Sources: reference sections 1 and 2.
+ * One entry per kernel. Native code (binding/model/kernels.h) gets every bound size and option as a number under its own
+ * name. All tensors of a call are float32, or all float64; arithmetic is double. `embed`, `segmentPool`,
+ * `extraSegmentAttention`, `intraSegmentAttention`, `fusion`, `keyAttention`, `dense` and `norm` are the single steps;
+ * `tdhp`, `layer` and `head` are whole stages. Sources: reference sections 1 to 3.
  */
-const table = {
-  dense: {
-    doc: 'y = activation(x weightᵀ + bias).',
-    inputs: { x: ['rows', 'in'], weight: ['out', 'in'] },
-    optional: { bias: ['out'] },
-    choices: { activation: 'activation' },
-    outputs: { y: ['rows', 'out'] },
-  },
-  norm: {
-    doc: 'Each row normalised; bias, mean and variance as the kind has them (scalenorm: weight [1]).',
-    inputs: { x: ['rows', 'd'], weight: ['normWidth'] },
-    optional: { bias: ['d'], mean: ['d'], variance: ['d'] },
-    choices: { norm: 'norm' },
-    outputs: { y: ['rows', 'd'] },
+const table: Readonly<Record<KernelName, KernelSpec>> = {
+  embed: {
+    doc: 'Embedding, positions, optional LayerNorm (normWeight, normBias); rows of padding tokens are 0.',
+    inputs: {},
+    inputsBy: {
+      kind: {
+        features: { x: ['batch', 'steps', 'size'], weight: ['hidden', 'size'], bias: ['hidden'] },
+        tokens: { tokens: ['batch', 'steps'], weight: ['size', 'hidden'] },
+        scalar: { x: ['batch', 'steps'], weight: ['hidden'], bias: ['hidden'] },
+      },
+    },
+    optional: { positions: ['positionRows', 'hidden'], normWeight: ['hidden'], normBias: ['hidden'] },
+    integerInputs: ['tokens'],
+    integers: { padding: [-1, -1], scaleInput: [0, 0], maximum: [0, 0] },
+    choices: { kind: 'embedding', positions: 'positions' },
+    outputs: { out: rows },
   },
   segmentPool: {
     doc: 'Mean or maximum of runs of `length` rows; rows after the last are zeros that take part.',
-    inputs: { x: ['steps', 'd'] },
-    integers: { segments: 1, length: 1 },
+    inputs: { x: rows },
+    integers: cut,
     choices: { pooling: 'pooling' },
-    outputs: { pool: ['segments', 'd'] },
+    outputs: { out: segmentRows },
   },
   extraSegmentAttention: {
-    doc: 'softmax(pool poolᵀ / √d) pool, and its weights (row = query).',
-    inputs: { pool: ['segments', 'd'] },
-    outputs: { extra: ['segments', 'd'], weights: ['segments', 'segments'] },
+    doc: 'softmax(m mᵀ / √d) m over the segment means, and its weights (row = query).',
+    inputs: { x: segmentRows },
+    outputs: { out: segmentRows, weights: ['batch', 'segments', 'segments'] },
   },
   intraSegmentAttention: {
     doc: 'Each extra row asks the `length` rows of its own segment; appended zero rows are not masked.',
-    inputs: { extra: ['segments', 'd'], x: ['steps', 'd'] },
-    integers: { length: 1 },
-    outputs: { intra: ['segments', 'd'], weights: ['steps'] },
+    inputs: { extra: segmentRows, x: rows },
+    integers: { length: [1] },
+    outputs: { out: segmentRows, weights: ['batch', 'steps'] },
   },
   fusion: {
-    doc: 'keys = [extra ; intra] weightᵀ + bias.',
-    inputs: { extra: ['segments', 'd'], intra: ['segments', 'd'], weight: ['d', '2*d'], bias: ['d'] },
-    outputs: { keys: ['segments', 'd'] },
+    doc: 'K_comp = [extra ; intra] weightᵀ + bias.',
+    inputs: { extra: segmentRows, intra: segmentRows, weight: ['hidden', '2*hidden'], bias: ['hidden'] },
+    outputs: { out: segmentRows },
+  },
+  tdhp: {
+    doc: 'From embedded rows to K_comp.',
+    inputs: { x: rows, weight: ['hidden', '2*hidden'], bias: ['hidden'] },
+    integers: cut,
+    choices: { pooling: 'pooling' },
+    outputs: { out: segmentRows },
   },
   keyAttention: {
     doc: 'Each row against the compressed keys, head by head; the keys are the values.',
-    inputs: { x: ['rows', 'd'], keys: ['segments', 'd'] },
-    integers: { heads: 1 },
-    outputs: { y: ['rows', 'd'], weights: ['rows', 'heads', 'segments'] },
+    inputs: { x: rows, keys: segmentRows },
+    integers: { heads: [1] },
+    outputs: { out: rows, weights: ['batch', 'steps', 'heads', 'segments'] },
+  },
+  norm: {
+    doc: 'Each row normalised; bias, mean and variance as the kind has them (scalenorm: weight [1]).',
+    inputs: { x: ['rows', 'hidden'], weight: ['normWidth'] },
+    optional: { bias: ['hidden'], mean: ['hidden'], variance: ['hidden'] },
+    choices: { norm: 'norm' },
+    outputs: { out: ['rows', 'hidden'] },
+  },
+  dense: {
+    doc: 'activation(x weightᵀ + bias).',
+    inputs: { x: ['rows', 'inputs'], weight: ['outputs', 'inputs'] },
+    optional: { bias: ['outputs'] },
+    choices: { activation: 'activation' },
+    outputs: { out: ['rows', 'outputs'] },
   },
   layer: {
-    doc: 'One HPformer layer, step by step.',
-    inputs: layerInputs,
-    optional: { ...prefixed('norm1'), ...prefixed('norm2') },
-    integers: { heads: 1 },
+    doc: 'One HPformer layer.',
+    inputs: {
+      x: rows,
+      keys: segmentRows,
+      output: square,
+      norm1Weight: ['normWidth'],
+      feedForward: square,
+      feedForwardBias: ['hidden'],
+      norm2Weight: ['normWidth'],
+    },
+    optional: { ...normOf('norm1'), ...normOf('norm2') },
+    integers: { heads: [1] },
     choices: { norm: 'norm', activation: 'activation' },
-    outputs: { y: ['rows', 'd'] },
+    outputs: { out: rows },
   },
-  link: {
-    doc: 'Probabilities of logits, over the labels.',
-    inputs: { logits: ['rows', 'labels'] },
+  head: {
+    doc: 'Logits x weightᵀ + bias, and probabilities over the labels (link none: the logits).',
+    inputs: { x: ['rows', 'inputs'], weight: ['labels', 'inputs'] },
+    optional: { bias: ['labels'] },
     choices: { link: 'link' },
-    outputs: { probabilities: ['rows', 'labels'] },
+    outputs: { logits: ['rows', 'labels'], probabilities: ['rows', 'labels'] },
   },
-  tdhp: {
-    doc: 'Fused: from embedded rows to the compressed keys.',
-    inputs: { x: ['steps', 'd'], weight: ['d', '2*d'], bias: ['d'] },
-    integers: { segments: 1, length: 1 },
-    choices: { pooling: 'pooling' },
-    outputs: { keys: ['segments', 'd'] },
-  },
-  stack: {
-    doc: 'Fused: a tile of rows through `layers` layers of the same weights, depth first.',
-    inputs: layerInputs,
-    optional: { ...prefixed('norm1'), ...prefixed('norm2') },
-    integers: { heads: 1, layers: 1 },
-    choices: { norm: 'norm', activation: 'activation' },
-    outputs: { y: ['rows', 'd'] },
-  },
-} as const satisfies Record<string, KernelSpec>;
+};
 
 /** Name of a kernel. */
-export type KernelName = keyof typeof table;
+export type KernelName =
+  | 'embed'
+  | 'segmentPool'
+  | 'extraSegmentAttention'
+  | 'intraSegmentAttention'
+  | 'fusion'
+  | 'tdhp'
+  | 'keyAttention'
+  | 'norm'
+  | 'dense'
+  | 'layer'
+  | 'head';
 
 /** A kernel as a function on tensors; runs on the calling thread. */
 export type Kernel = ((
   inputs: Readonly<Record<string, FeedValue>>,
-  options?: Readonly<Record<string, number | string>>,
+  options?: Readonly<Record<string, number | string | boolean>>,
 ) => Record<string, RealTensor>) & {
   /** What it computes. */
   readonly doc: string;
@@ -154,10 +182,11 @@ function readOptions(
     if (!legal.includes(key))
       fail('INPUT', `kernels.${name}: expected options among ${legal.join(', ') || '(none)'}, got ${describe(key)}`);
   }
-  for (const [key, minimum] of Object.entries(spec.integers ?? {})) {
-    const value = options[key];
+  for (const [key, [minimum, fallback]] of Object.entries(spec.integers ?? {})) {
+    const given = options[key] ?? fallback;
+    const value = typeof given === 'boolean' ? Number(given) : given;
     if (!Number.isSafeInteger(value) || (value as number) < minimum) {
-      fail('RANGE', `kernels.${name}: expected ${key} as an integer of at least ${minimum}, got ${describe(value)}`);
+      fail('RANGE', `kernels.${name}: expected ${key} as an integer of at least ${minimum}, got ${describe(given)}`);
     }
     sizes.set(key, value as number);
   }
@@ -169,35 +198,43 @@ function readOptions(
   }
 }
 
+/** The inputs that these options ask for. */
+function requiredInputs(spec: KernelSpec, options: Readonly<Record<string, unknown>>): Record<string, Dims> {
+  const chosen = Object.entries(spec.inputsBy ?? {}).map(([option, byValue]) => byValue[options[option] as string]);
+  return Object.assign({}, spec.inputs, ...chosen);
+}
+
 function makeKernel(name: KernelName): Kernel {
   const spec: KernelSpec = table[name];
   const run = (
     inputs: Readonly<Record<string, FeedValue>>,
-    options: Readonly<Record<string, number | string>> = {},
+    options: Readonly<Record<string, number | string | boolean>> = {},
   ) => {
     if (typeof inputs !== 'object' || inputs === null)
       fail('TYPE', `kernels.${name}: expected tensors by name, got ${describe(inputs)}`);
-    const legal = { ...spec.optional, ...spec.inputs };
+    const sizes = new Map<string, number>();
+    readOptions(name, spec, options, sizes);
+    const required = requiredInputs(spec, options);
+    const legal = { ...required, ...spec.optional };
     for (const key of Object.keys(inputs)) {
       if (!Object.hasOwn(legal, key))
         fail('INPUT', `kernels.${name}: expected inputs among ${Object.keys(legal).join(', ')}, got ${describe(key)}`);
     }
-    const sizes = new Map<string, number>();
-    readOptions(name, spec, options, sizes);
-    const arrays: Record<string, NativeReal> = {};
+    const arrays: Record<string, NativeReal | Int32Array> = {};
     let double: boolean | undefined;
-    for (const [key, dims] of Object.entries({ ...spec.inputs, ...spec.optional })) {
+    for (const [key, dims] of Object.entries(legal)) {
       const where = `kernels.${name}: ${key}`;
       const value = inputs[key];
       if (value === undefined) {
-        if (Object.hasOwn(spec.inputs, key)) fail('INPUT', `${where}: expected [${dims.join(', ')}], got nothing`);
+        if (Object.hasOwn(required, key)) fail('INPUT', `${where}: expected [${dims.join(', ')}], got nothing`);
         continue;
       }
       const tensor = readTensor(where, value, (_, array) =>
         fail('TYPE', `${where}: expected a tensor, got a bare ${array}`),
       );
-      double ??= tensor.type === 'float64';
-      if (double !== (tensor.type === 'float64'))
+      const integers = spec.integerInputs?.includes(key) === true;
+      if (!integers) double ??= tensor.type === 'float64';
+      if (!integers && double !== (tensor.type === 'float64'))
         fail('TYPE', `${where}: expected float64 for all tensors or for none, got ${tensor.type}`);
       const expected = dims.map((dim, i) => sizeOf(sizes, dim, tensor.dims[i] ?? 0));
       if (expected.length !== tensor.dims.length || expected.some((size, i) => size !== tensor.dims[i] || size < 1)) {
@@ -206,9 +243,8 @@ function makeKernel(name: KernelName): Kernel {
           `${where}: expected [${dims.join(', ')}] = [${expected.join(', ')}], got [${tensor.dims.join(', ')}]`,
         );
       }
-      arrays[key] = toReal(where, tensor, double);
+      arrays[key] = integers ? toInt32(where, tensor) : toReal(where, tensor, double === true);
     }
-    checkSizes(name, sizes, inputs);
     const outputs: Record<string, NativeReal> = {};
     const shapes: Record<string, number[]> = {};
     for (const [key, dims] of Object.entries(spec.outputs)) {
@@ -224,35 +260,6 @@ function makeKernel(name: KernelName): Kernel {
     return results;
   };
   return Object.freeze(Object.assign(run, { doc: spec.doc, signature: spec }));
-}
-
-/** What the shapes alone do not say. */
-function checkSizes(name: string, sizes: Map<string, number>, inputs: Readonly<Record<string, unknown>>): void {
-  const size = (key: string) => sizes.get(key);
-  const d = size('d');
-  const heads = size('heads');
-  if (d !== undefined && heads !== undefined && d % heads !== 0) {
-    fail('RANGE', `kernels.${name}: expected heads to divide ${d}, got ${heads}`);
-  }
-  const steps = size('steps');
-  const length = size('length');
-  const segments = size('segments');
-  if (steps !== undefined && length !== undefined && segments !== undefined && segments * length < steps) {
-    fail('RANGE', `kernels.${name}: expected segments of ${length} rows to cover ${steps} steps, got ${segments}`);
-  }
-  const norm = size('norm');
-  if (norm === undefined) return;
-  const kind = ordinals.norm[norm]!;
-  const width = kind === 'scalenorm' ? 1 : d;
-  if (size('normWidth') !== width)
-    fail('SHAPE', `kernels.${name}: expected norm weight [${width}] for ${kind}, got [${size('normWidth')}]`);
-  const needed = kind === 'layernorm' ? ['bias'] : kind === 'batchnorm' ? ['bias', 'mean', 'variance'] : [];
-  for (const prefix of name === 'norm' ? [''] : ['norm1.', 'norm2.']) {
-    for (const part of needed) {
-      if (inputs[prefix + part] === undefined)
-        fail('INPUT', `kernels.${name}: ${prefix}${part}: expected [${d}] for ${kind}, got nothing`);
-    }
-  }
 }
 
 /**

@@ -1,3 +1,4 @@
+import type { DeepPartial } from '../config/merge';
 import type { HPformerConfig } from '../config/types';
 import type { Tensor, TensorLike } from '../tensor/tensor';
 
@@ -41,8 +42,8 @@ export interface ModelOptions {
 
 /** Options of `HPformer.load`. */
 export interface LoadOptions extends ModelOptions {
-  /** Beats the configuration inside the file, which beats inference from names and shapes. */
-  config?: HPformerConfig;
+  /** All or part of the configuration. Beats the one inside the file, which beats inference from names and shapes. */
+  config?: DeepPartial<HPformerConfig>;
 }
 
 /** Options of `HPformer.create`. */
