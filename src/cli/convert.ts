@@ -1,8 +1,28 @@
-import { stat } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { pathOf } from '../checkpoint/file';
 import { loadCheckpoint } from '../checkpoint/load';
-import { saveCheckpoint } from '../checkpoint/save';
+import { serializeCheckpoint, writeAtomically } from '../checkpoint/save';
+import { type BundleContent, bundleKeys, writeBundle } from '../data/bundle';
+import { writeManifest } from '../data/modelDirectory';
+import { HPformerError } from '../errors';
 import { type Command, textOption, UsageError, write, writeJson } from './command';
 import { readConfig } from './model';
+
+async function readJson(file: string): Promise<unknown> {
+  try {
+    return JSON.parse(await readFile(file, 'utf8'));
+  } catch (cause) {
+    throw new HPformerError('ERR_HPFORMER_FILE', `${file}: expected JSON (${(cause as Error).message})`, { cause });
+  }
+}
+
+/** What a bundle is to carry: the file itself, `features` in it or in a file beside it. */
+async function readContent(file: string): Promise<BundleContent> {
+  const content = (await readJson(file)) as BundleContent;
+  if (typeof content?.features !== 'string') return content;
+  return { ...content, features: await readJson(path.join(path.dirname(file), content.features)) };
+}
 
 export const convert: Command = {
   summary: 'Turns a PyTorch or safetensors checkpoint into one safetensors file that carries its configuration.',
@@ -15,26 +35,46 @@ export const convert: Command = {
       value: 'file',
       help: 'JSON with what names and shapes cannot tell (pooling, readout, ...)',
     },
+    bundle: {
+      type: 'string',
+      value: 'file',
+      help: 'JSON with name, recipe, features, labels, provenance: makes a bundle for predict',
+    },
+    manifest: {
+      type: 'boolean',
+      help: "writes hpformer.json beside the output: its folder's config.json and features.json join it",
+    },
     json: { type: 'boolean', help: 'a summary as JSON' },
   },
   notes: [
     'Nothing in a .pt file is executed. Tensors that the forward never reads are left out; unknown ones are an error.',
+    '',
+    '  hpformer convert upstream.pt model.safetensors --config config.json',
   ],
   async run([source, target], values, io) {
-    if (!target!.endsWith('.safetensors')) {
-      throw new UsageError(`expected an output name that ends in .safetensors, got "${target}"`);
+    const out = target!;
+    if (!out.endsWith('.safetensors')) {
+      throw new UsageError(`expected an output name that ends in .safetensors, got "${out}"`);
     }
-    const file = textOption(values, 'config');
-    const { config, weights, parameterCount, metadata } = await loadCheckpoint(
-      source!,
-      file === undefined ? undefined : await readConfig(file),
-    );
-    await saveCheckpoint(target!, config, weights, metadata);
-    const { size } = await stat(target!);
+    const configFile = textOption(values, 'config');
+    const bundleFile = textOption(values, 'bundle');
+    const given = configFile === undefined ? undefined : await readConfig(configFile);
+    const { config, weights, parameterCount, metadata } = await loadCheckpoint(source!, given);
+    // A bundle stays one, with the hash of what is written now.
+    const { [bundleKeys.content]: old, [bundleKeys.hash]: _, ...kept } = metadata;
+    const content =
+      bundleFile !== undefined ? await readContent(bundleFile) : old && (JSON.parse(old) as BundleContent);
+    const plain = serializeCheckpoint(config, weights, kept);
+    await writeAtomically(pathOf(out), content ? writeBundle(plain, content) : plain);
+    if (values.manifest) {
+      const names = { weights: path.basename(out), config: 'config.json', features: 'features.json' };
+      await writeManifest(path.dirname(out), names);
+    }
+    const { size } = await stat(out);
     if (values.json) {
-      await writeJson(io.stdout, { out: target, bytes: size, tensors: weights.size, parameterCount, config });
+      await writeJson(io.stdout, { out, bytes: size, tensors: weights.size, parameterCount, config });
     } else {
-      await write(io.stderr, `${target}: ${weights.size} tensors, ${parameterCount.used} parameters, ${size} bytes\n`);
+      await write(io.stderr, `${out}: ${weights.size} tensors, ${parameterCount.used} parameters, ${size} bytes\n`);
     }
     return 0;
   },

@@ -103,10 +103,11 @@ export function readBundle(bytes: Uint8Array, where = 'bundle'): Bundle | undefi
  * @throws HPformerError as {@link readBundle}.
  */
 export function writeBundle(model: Uint8Array, content: Omit<BundleContent, 'format' | 'version'>): Uint8Array {
-  const { tensors, metadata } = readSafetensors(model, content.name);
-  const all: BundleContent = { format: 'hpformer-bundle', version: bundleVersion, ...content };
+  const { tensors, metadata } = readSafetensors(model);
+  const { name, recipe, features, labels, provenance } = content;
+  const all: BundleContent = { format: 'hpformer-bundle', version: bundleVersion, name, recipe, features, labels, provenance };
   const text = JSON.stringify(all);
-  parseContent(content.name, text);
+  parseContent(String(name), text);
   const { [bundleKeys.hash]: _, ...kept } = metadata;
   const withContent = { ...kept, [bundleKeys.content]: text };
   const hash = bundleHash({ tensors, metadata: withContent });
