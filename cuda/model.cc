@@ -1,0 +1,148 @@
+#include "model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include "binding/contract/positions.h"
+
+namespace hpformer::cuda {
+namespace {
+
+std::mutex gModelsMutex;
+std::map<std::string, std::weak_ptr<DeviceModel>> gModels;
+
+// Collects arrays into one block; each starts on 16 bytes so that kernels may load vectors.
+class Packer {
+ public:
+  size_t add(const Vector& values, double scale = 1.0) {
+    const size_t offset = floats_.size();
+    for (double v : values) floats_.push_back(static_cast<float>(v * scale));
+    floats_.resize((floats_.size() + 3) / 4 * 4, 0.f);
+    return offset;
+  }
+
+  PackedNorm norm(NormKind kind, const NormWeights& w) {
+    PackedNorm packed;
+    if (kind == NormKind::batchnorm) {
+      Vector scale(w.weight.size()), shift(w.weight.size());
+      for (size_t i = 0; i < scale.size(); ++i) {
+        scale[i] = w.weight[i] / std::sqrt(w.variance[i] + kNormEpsilon);
+        shift[i] = w.bias[i] - w.mean[i] * scale[i];
+      }
+      packed.kind = Norm::affine;
+      packed.weight = add(scale);
+      packed.bias = add(shift);
+      return packed;
+    }
+    packed.kind = kind == NormKind::layernorm   ? Norm::layernorm
+                  : kind == NormKind::scalenorm ? Norm::scalenorm
+                                                : Norm::rmsnorm;
+    packed.weight = add(w.weight);
+    if (kind == NormKind::layernorm) packed.bias = add(w.bias);
+    return packed;
+  }
+
+  const std::vector<float>& floats() const { return floats_; }
+
+ private:
+  std::vector<float> floats_;
+};
+
+}  // namespace
+
+Status DeviceModel::acquire(const Spec& spec, const Weights& weights, int ordinal, Precision precision,
+                            const std::string& key, std::shared_ptr<DeviceModel>* out) {
+  const std::string name =
+      std::to_string(ordinal) + (precision == Precision::bfloat16 ? "/bfloat16/" : "/float32/") + key;
+  std::lock_guard lock(gModelsMutex);
+  if (!key.empty()) {
+    if (std::shared_ptr<DeviceModel> known = gModels[name].lock(); known && known->device().poisoned().ok()) {
+      *out = std::move(known);
+      return {};
+    }
+  }
+  std::shared_ptr<Device> device;
+  if (Status s = Device::acquire(ordinal, &device); !s.ok()) return s;
+  std::shared_ptr<DeviceModel> fresh(new DeviceModel(device, spec, weights, precision));
+  if (Status s = fresh->pack(weights); !s.ok()) return s;
+  if (!key.empty()) gModels[name] = fresh;
+  *out = std::move(fresh);
+  return {};
+}
+
+Status DeviceModel::pack(const Weights& w) {
+  Packer packer;
+  embedding = packer.add(w.embedding, inputScale(spec_));
+  if (spec_.embeddingNorm) {
+    embeddingNormWeight = packer.add(w.embeddingNorm.weight);
+    embeddingNormBias = packer.add(w.embeddingNorm.bias);
+  }
+  fusion = packer.add(w.fusion);
+  fusionBias = packer.add(w.fusionBias);
+  for (int64_t i = 0; i < spec_.layers; ++i) {
+    if (spec_.tiedLayers && i > 0) {
+      layers.push_back(layers.front());
+      continue;
+    }
+    const LayerWeights& from = w.layers[static_cast<size_t>(i)];
+    PackedLayer layer;
+    layer.output = packer.add(from.output);
+    layer.feedForward = packer.add(from.feedForward);
+    layer.feedForwardBias = packer.add(from.feedForwardBias);
+    layer.norm1 = packer.norm(spec_.norm, from.norm1);
+    layer.norm2 = packer.norm(spec_.norm, from.norm2);
+    layers.push_back(layer);
+  }
+  int64_t in = spec_.headInput();
+  for (size_t j = 0; j < spec_.headLayers.size(); ++j) {
+    const int64_t size = spec_.headLayers[j].size;
+    head.push_back({packer.add(w.head[j].weight), packer.add(w.head[j].bias), in, size,
+                    static_cast<Act>(spec_.headLayers[j].activation)});
+    in = size;
+  }
+  head.push_back({packer.add(w.output), spec_.headBias ? packer.add(w.outputBias) : kNone, in, spec_.labels, Act::linear});
+  Device::Current current(*device_);
+  if (!current.status().ok()) return current.status();
+  return device_->upload(packer.floats().data(), packer.floats().size() * sizeof(float), &block_);
+}
+
+Status DeviceModel::origin(int64_t rows, std::shared_ptr<OriginTable>* out) {
+  std::lock_guard lock(originMutex_);
+  if (origin_ && origin_->rows >= rows) {
+    *out = origin_;
+    return {};
+  }
+  const bool features = spec_.embedding == EmbeddingKind::features;
+  const bool single = spec_.positions == PositionKind::none && !features;  // one row, repeated by a stride of 0
+  const int64_t hidden = spec_.hidden;
+  int64_t count = std::max<int64_t>(64, rows);
+  if (origin_) count = std::max(count, origin_->rows * 2);
+  if (spec_.positions == PositionKind::learned) count = static_cast<int64_t>(positions_.positions.size()) / hidden;
+  const int64_t stored = single ? 1 : count;
+  const double scale = inputScale(spec_);
+  std::vector<float> floats(static_cast<size_t>(stored * hidden));
+  Vector row(static_cast<size_t>(hidden)), prefix(features ? static_cast<size_t>((stored + 1) * hidden) : 0);
+  for (int64_t p = 0; p < stored; ++p) {
+    positionRow(spec_, positions_, p, row.data());
+    for (int64_t i = 0; i < hidden; ++i) {
+      const double bias = embeddingBias_.empty() ? 0.0 : embeddingBias_[static_cast<size_t>(i)] * scale;
+      const size_t at = static_cast<size_t>(p * hidden + i);
+      floats[at] = static_cast<float>(row[static_cast<size_t>(i)] + bias);
+      if (features) prefix[at + static_cast<size_t>(hidden)] = prefix[at] + row[static_cast<size_t>(i)] + bias;
+    }
+  }
+  auto table = std::make_shared<OriginTable>();
+  table->rows = count;
+  table->stride = single ? 0 : static_cast<int>(hidden);
+  if (Status s = device_->upload(floats.data(), floats.size() * sizeof(float), &table->floats); !s.ok()) return s;
+  if (features) {
+    if (Status s = device_->upload(prefix.data(), prefix.size() * sizeof(double), &table->prefix); !s.ok()) return s;
+  }
+  origin_ = table;
+  *out = std::move(table);
+  return {};
+}
+
+}  // namespace hpformer::cuda

@@ -1,0 +1,96 @@
+#include "program.h"
+
+namespace hpformer::cuda {
+namespace {
+
+constexpr int kGraphsPerLane = 32;
+
+void append(std::string* to, const void* data, size_t bytes) { to->append(static_cast<const char*>(data), bytes); }
+
+}  // namespace
+
+Status Program::start(Device& device, Lane& lane) {
+  if (!device.driver().hasGraphs()) return enqueue(device, lane);
+  const std::string shape = fingerprint();
+  auto known = lane.graphs.find(shape);
+  if (known == lane.graphs.end()) {
+    // One-off shapes are not worth a graph, and graphs are not worth unbounded memory.
+    if (lane.seen.size() >= 4 * kGraphsPerLane) lane.seen.clear();
+    if (++lane.seen[shape] < 2 || lane.graphs.size() >= kGraphsPerLane) return enqueue(device, lane);
+    CUgraphExec graph = nullptr;
+    if (Status s = capture(device, lane, &graph); !s.ok()) return s;
+    known = lane.graphs.emplace(shape, graph).first;
+  }
+  return device.check(device.driver().graphLaunch(known->second, lane.stream), "cuGraphLaunch");
+}
+
+Status Program::finish(Device& device, Lane& lane) {
+  if (Status s = device.check(device.driver().streamSynchronize(lane.stream), "cuStreamSynchronize"); !s.ok()) return s;
+  for (const Result& r : results_) std::memcpy(r.to, arena.host<char>(r.at), r.bytes);
+  held_.clear();
+  return {};
+}
+
+Status Program::enqueue(Device& device, Lane& lane) {
+  const Driver& d = device.driver();
+  const CUdeviceptr base = lane.arena.address();
+  const size_t in = arena.inputBytes(), out = arena.outputBytes();
+  if (in > 0) {
+    if (Status s = device.check(d.copyToDevice(base, lane.pinned, in, lane.stream), "cuMemcpyHtoDAsync"); !s.ok()) return s;
+  }
+  for (Step& step : steps_) {
+    if (step.kernel.empty()) {
+      if (Status s = device.check(d.setBytes(step.address, 0, step.bytes, lane.stream), "cuMemsetD8Async"); !s.ok()) return s;
+      continue;
+    }
+    CUfunction function = nullptr;
+    if (Status s = device.function(step.kernel, step.shared, &function); !s.ok()) return s;
+    void* arguments[] = {step.params.data()};
+    const CUresult result =
+        d.launchKernel(function, static_cast<unsigned>(step.grid.x), static_cast<unsigned>(step.grid.y), 1,
+                       static_cast<unsigned>(step.threads), 1, 1, static_cast<unsigned>(step.shared), lane.stream,
+                       arguments, nullptr);
+    if (Status s = device.check(result, "cuLaunchKernel"); !s.ok()) return s;
+  }
+  if (out > 0) {
+    const CUresult result = d.copyToHost(static_cast<char*>(lane.pinned) + in, base + in, out, lane.stream);
+    if (Status s = device.check(result, "cuMemcpyDtoHAsync"); !s.ok()) return s;
+  }
+  return {};
+}
+
+Status Program::capture(Device& device, Lane& lane, CUgraphExec* out) {
+  const Driver& d = device.driver();
+  if (Status s = device.check(d.beginCapture(lane.stream, kCaptureThreadLocal), "cuStreamBeginCapture"); !s.ok()) return s;
+  Status status = enqueue(device, lane);
+  // Capture must be ended whatever happened, or the stream stays unusable.
+  CUgraph graph = nullptr;
+  const Status ended = device.check(d.endCapture(lane.stream, &graph), "cuStreamEndCapture");
+  if (status.ok()) status = ended;
+  if (status.ok()) status = device.check(d.graphInstantiate(out, graph, 0), "cuGraphInstantiate");
+  if (graph) {
+    const Status destroyed = device.check(d.graphDestroy(graph), "cuGraphDestroy");
+    if (status.ok() && !destroyed.ok()) {
+      (void)d.graphExecDestroy(*out);
+      status = destroyed;
+    }
+  }
+  return status;
+}
+
+// Everything that a captured graph would bake in: equal fingerprints on one lane are the same work on the same addresses.
+std::string Program::fingerprint() const {
+  std::string text;
+  const size_t sizes[] = {arena.inputBytes(), arena.outputBytes()};
+  append(&text, sizes, sizeof(sizes));
+  for (const Step& s : steps_) {
+    text += s.kernel;
+    const int64_t numbers[] = {s.grid.x, s.grid.y, s.threads, static_cast<int64_t>(s.shared),
+                               static_cast<int64_t>(s.address), static_cast<int64_t>(s.bytes)};
+    append(&text, numbers, sizeof(numbers));
+    append(&text, s.params.data(), s.params.size());
+  }
+  return text;
+}
+
+}  // namespace hpformer::cuda
