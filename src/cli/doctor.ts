@@ -50,16 +50,16 @@ interface Findings {
 /** Everything that `doctor` reports; never throws. */
 export function examine(): Findings {
   let info: NativeInfo | undefined;
-  let failure: string | null = null;
+  let addonError: string | null = null;
   try {
     info = loadAddon().info();
   } catch (error) {
-    failure = error instanceof HPformerError ? error.message : String(error);
+    addonError = error instanceof HPformerError ? error.message : String(error);
   }
   const found = devices();
   const version = packageVersion();
   const problems: string[] = [];
-  if (failure !== null) problems.push(failure);
+  if (addonError !== null) problems.push(addonError);
   if (info && info.version !== version) {
     problems.push(
       `addon: expected version ${version} (this package's), got ${info.version}; run: npm rebuild hpformer --foreground-scripts`,
@@ -75,7 +75,7 @@ export function examine(): Findings {
     cpu: os.cpus()[0]?.model ?? 'unknown',
     cores: os.availableParallelism(),
     addon: addonOrigin() ?? null,
-    addonError: failure,
+    addonError,
     native: info ? (native as Omit<NativeInfo, 'devices'>) : null,
     devices: found,
     environment: Object.fromEntries(
@@ -85,6 +85,11 @@ export function examine(): Findings {
     ),
     problems,
   };
+}
+
+/** The addon's failure is told once, below the table. */
+function failure(device: DeviceInfo, addonError: string | null): string {
+  return addonError !== null && device.reason === addonError ? 'the addon cannot be loaded' : device.reason;
 }
 
 function mebibytes(bytes: number): string {
@@ -130,7 +135,7 @@ export const doctor: Command = {
       d.level,
       mebibytes(d.memory),
       d.precisions.join(', '),
-      d.reason,
+      failure(d, found.addonError),
     ]);
     await write(io.stdout, `${formatPairs(pairs)}\n`);
     await write(
