@@ -1,0 +1,153 @@
+import fc from 'fast-check';
+import { type HPformerConfig, presets } from '../../../src';
+import { buildPlan, type PlanContext } from '../../../src/model/plan';
+import { type RewriteName, rewriteNames } from '../../../src/model/types';
+import { health, image, retrieval, text, valid } from './configs';
+
+const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
+const all = 2 ** rewriteNames.length - 1;
+const cpu: PlanContext = { device: 'cpu', precision: 'float32', rewrites: all, threads: 0 };
+
+function applied(config: HPformerConfig, batch: number, steps: number, context = cpu): RewriteName[] {
+  return buildPlan(config, { batch, steps }, context)
+    .rewrites.filter((r) => r.applies)
+    .map((r) => r.name);
+}
+
+test('mortality: one row read, the embedding absorbed, the output not folded', () => {
+  const plan = buildPlan(presets.mortality(), { batch: 256, steps: 48 }, cpu);
+  expect(plan.segments).toEqual({ count: 4, length: 12, padding: 0 });
+  expect(plan.rows).toBe(1);
+  expect(plan.tiles).toEqual({ tokens: 32, count: 8, threads: 0 });
+  expect(applied(presets.mortality(), 256, 48)).toEqual([
+    'depthFirst',
+    'readoutPruning',
+    'absorbedEmbedding',
+    'foldedWeights',
+  ]);
+  // The layers of 47 of 48 rows are gone.
+  expect(plan.flops).toBeLessThan(plan.unfused.flops / 20);
+});
+
+test('decompensation: all rows read, folded output pays, absorbing the embedding does not', () => {
+  expect(applied(presets.decompensation(), 8, 504)).toEqual(['depthFirst', 'foldedOutput', 'foldedWeights']);
+});
+
+test('text: zero rows in closed form, padding skipped', () => {
+  const config = presets.text();
+  expect(applied(config, 8, 4000)).toEqual(
+    expect.arrayContaining(['readoutPruning', 'zeroRowsClosedForm', 'foldedOutput']),
+  );
+  const plan = buildPlan(config, { batch: 8, steps: 4000 }, cpu);
+  expect(plan.segments).toEqual({ count: 10, length: 444, padding: 440 });
+  expect(plan.rewrites.find((r) => r.name === 'zeroRowsClosedForm')!.savedFlops).toBe(8 * 440 * (5 * 256 + 3));
+});
+
+test('each reason says why', () => {
+  const reason = (config: HPformerConfig, name: RewriteName, rows?: number) =>
+    buildPlan(config, rows === undefined ? { batch: 1, steps: 48 } : { batch: 1, steps: 48, rows }, cpu).rewrites.find(
+      (r) => r.name === name,
+    )!.reason;
+  expect(reason(health({ embeddingNorm: true }), 'absorbedEmbedding')).toContain('norm is not linear');
+  expect(reason(health({ segments: { ...health().segments, pooling: 'max' } }), 'absorbedEmbedding')).toContain(
+    'max pooling',
+  );
+  expect(reason(text(), 'absorbedEmbedding')).toContain('not a linear map');
+  expect(reason(health(), 'readoutPruning', 48)).toContain('reads all 48 steps');
+  expect(reason(health(), 'readoutPruning', 3)).toContain('reads 3 of 48');
+  expect(reason(health(), 'zeroRowsClosedForm')).toContain('divide the length');
+  expect(reason(image(), 'tokenTables')).toContain('not a table');
+  expect(reason(health({ norm: 'batchnorm' }), 'foldedWeights')).toContain('batchnorm');
+});
+
+test('switched off by name, and the reference uses none', () => {
+  for (const [bit, name] of rewriteNames.entries()) {
+    const off = buildPlan(presets.mortality(), { batch: 2, steps: 48 }, { ...cpu, rewrites: all & ~(1 << bit) });
+    expect(off.rewrites[bit]).toEqual({
+      name,
+      enabled: false,
+      applies: false,
+      reason: 'switched off',
+      savedFlops: 0,
+      savedBytes: 0,
+    });
+  }
+  const reference = buildPlan(
+    presets.mortality(),
+    { batch: 2, steps: 48 },
+    { ...cpu, device: 'reference', precision: 'float64' },
+  );
+  expect(reference.rewrites.some((r) => r.applies)).toBe(false);
+  expect(reference.flops).toBe(reference.unfused.flops);
+});
+
+test(`what applies never depends on the batch, and costs stay sane (seed=${seed})`, () => {
+  const configs = [
+    health(),
+    valid(health()),
+    text(),
+    valid(text()),
+    image(),
+    presets.decompensation(),
+    presets.listops(),
+    presets.pathfinder(),
+  ];
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...configs),
+      fc.integer({ min: 4, max: 300 }),
+      fc.integer({ min: 2, max: 500 }),
+      (config, n, batch) => {
+        const { steps: fixed, over } = config.segments;
+        const steps = fixed !== null && over === 'padded' ? n * (Math.floor(Math.log(fixed)) + 1) : n;
+        const alone = buildPlan(config, { batch: 1, steps }, cpu);
+        const many = buildPlan(config, { batch, steps }, cpu);
+        expect(many.rewrites.map((r) => [r.name, r.applies, r.reason])).toEqual(
+          alone.rewrites.map((r) => [r.name, r.applies, r.reason]),
+        );
+        expect(many.flops).toBe(batch * alone.flops);
+        for (const plan of [alone, many]) {
+          expect(plan.flops).toBeGreaterThan(0);
+          expect(plan.flops).toBeLessThanOrEqual(plan.unfused.flops);
+          expect(plan.bytes).toBeGreaterThan(0);
+          expect(plan.bytes).toBeLessThanOrEqual(plan.unfused.bytes);
+          expect(plan.rewrites.every((r) => r.savedFlops >= 0 && r.savedBytes >= 0)).toBe(true);
+        }
+        expect(many.workspaceBytes).toBe(alone.workspaceBytes);
+      },
+    ),
+    { seed, numRuns: 200 },
+  );
+});
+
+test('two sequences are planned together', () => {
+  const plan = buildPlan(retrieval(), { batch: 4, steps: 33, steps2: 45 }, cpu);
+  expect([plan.segments.count, plan.segments2!.length]).toEqual([5, 11]);
+  expect(plan.tiles.count).toBe(Math.ceil((4 * 78) / 32));
+  expect(plan.toMermaid().match(/==>/g)).toHaveLength(2);
+});
+
+test('plain data, text and picture', () => {
+  const plan = buildPlan(presets.mortality(), { batch: 2, steps: 48 }, cpu);
+  const json = JSON.parse(JSON.stringify(plan));
+  expect(json).toEqual(plan.toJSON());
+  expect(json.rewrites).toHaveLength(7);
+  json.rewrites[0].applies = 'changed';
+  expect(plan.rewrites[0]!.applies).toBe(true);
+  expect(String(plan)).toContain('cpu, float32: batch 2, 48 steps in 4 segments of 12 (0 zero rows)');
+  expect(String(plan)).toMatch(/readoutPruning +yes/);
+  expect(plan.toMermaid()).toContain('tdhp ==>|K_comp| layer_0 & layer_1');
+});
+
+test.each([
+  [null, 'TYPE', 'plan: expected { batch, steps }'],
+  [{ steps: 48 }, 'TYPE', 'batch: expected an integer, got undefined'],
+  [{ batch: 0, steps: 48 }, 'RANGE', 'batch: expected an integer from 1'],
+  [{ batch: 1, steps: 1.5 }, 'RANGE', 'steps: expected an integer from 1'],
+  [{ batch: 1, steps: 47 }, 'SHAPE', 'nearest: 44 or 48'],
+  [{ batch: 1, steps: 48, rows: 49 }, 'RANGE', 'rows: expected an integer from 0 to 48, got 49'],
+])('the shape %p is refused', (shape, code, message) => {
+  const plan = () => buildPlan(health(), shape as never, cpu);
+  expect(plan).toThrow(message);
+  expect(plan).toThrow(expect.objectContaining({ code: `ERR_HPFORMER_${code}` }));
+});
