@@ -79,7 +79,8 @@ void shareOut(const Context& c, int64_t count, int threads, Body&& body) {
 // Layers, then readout. `steps`: the tokens to run; `use(first, n, x)` receives each finished tile [hidden][ld].
 struct Tokens {
   const int32_t* steps = nullptr;
-  int64_t count = 0;
+  int64_t read = 0;   // the first of them are what the readout reads; their tiles never hold any other
+  int64_t count = 0;  // the rest runs only for the outputs of single steps
   int64_t attentionStep = -1;  // -1: attention is stored per step; else only this step's, once per sequence
 };
 // All listed tokens of one sequence. pooled (may be null) receives sum of weight * row; logits rows go out when the readout is 'steps'.

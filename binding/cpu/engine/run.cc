@@ -134,14 +134,20 @@ class Run {
       one[r_.step[b]] = 1.0f;
       weights = one;
     }
-    // Per-step outputs of steps that nobody reads still need those steps.
-    const bool everything = !c_.plan.readoutPruning || stepsRead || out.encoded || out.layers || (out.attention && c_.spec.readout != Readout::step) ||
-                            (out.attention && r_.readoutWeights);
+    const bool attentionPerStep = out.attention && (c_.spec.readout != Readout::step || r_.readoutWeights);
+    const bool everything = out.encoded || out.layers || attentionPerStep;
+    const auto read = [&](int64_t t) {
+      if (!c_.plan.readoutPruning || stepsRead) return true;
+      return weights ? weights[t] != 0 : !s.padding(c_.spec, t);
+    };
     int32_t* list = arena.take<int32_t>(s.steps);
     Tokens tokens{list};
     if (c_.spec.readout == Readout::step && !r_.readoutWeights) tokens.attentionStep = r_.step[b];
     for (int64_t t = 0; t < s.steps; ++t)
-      if (everything || (weights ? weights[t] != 0 : !s.padding(c_.spec, t))) list[tokens.count++] = static_cast<int32_t>(t);
+      if (read(t)) list[tokens.read++] = static_cast<int32_t>(t);
+    tokens.count = tokens.read;
+    for (int64_t t = 0; everything && t < s.steps; ++t)
+      if (!read(t)) list[tokens.count++] = static_cast<int32_t>(t);
     float* pooled = rows ? rows + b * d : nullptr;
     const Request<float>* head = stepsRead ? &r_ : nullptr;
     if (Status status = stackSequence(c_, s, keys, tokens, weights, pooled, head, threads); !status.ok())

@@ -193,9 +193,11 @@ class SequenceStack {
   Status run(const float* keys, float* pooled, int threads) {
     Arena& arena = Arena::local();
     Arena::Scope scope(arena);
-    packKeys(c_, keys, s_.segments.count, tokens_.count, arena, threads, &keys_);
-    const int64_t d = c_.spec.hidden, tile = c_.k.tile, tiles = (tokens_.count + tile - 1) / tile;
-    partial_ = pooled ? arena.take<float>(tiles * d) : nullptr;
+    packKeys(c_, keys, s_.segments.count, tokens_.read, arena, threads, &keys_);
+    const int64_t d = c_.spec.hidden, tile = c_.k.tile;
+    readTiles_ = (tokens_.read + tile - 1) / tile;
+    const int64_t tiles = readTiles_ + (tokens_.count - tokens_.read + tile - 1) / tile;
+    partial_ = pooled ? arena.take<float>(readTiles_ * d) : nullptr;
     const auto share = [&](auto&& body) { shareOut(c_, tiles, threads, body); };
     if (c_.plan.depthFirst) {
       share([&](int64_t i) { depthFirst(i); });
@@ -205,7 +207,7 @@ class SequenceStack {
     if (c_.cancelled()) return {StatusCode::aborted, "aborted"};
     if (pooled) {  // tiles in order: the same sum for any number of threads
       std::fill_n(pooled, d, 0.0f);
-      for (int64_t i = 0; i < tiles; ++i) c_.k.axpy(1.0f, partial_ + i * d, pooled, d);
+      for (int64_t i = 0; i < readTiles_; ++i) c_.k.axpy(1.0f, partial_ + i * d, pooled, d);
     }
     return {};
   }
@@ -213,7 +215,9 @@ class SequenceStack {
  private:
   Tile tileAt(int64_t i) const {
     const int64_t tile = c_.k.tile;
-    return {i * tile, std::min(tile, tokens_.count - i * tile)};
+    if (i < readTiles_) return {i * tile, std::min(tile, tokens_.read - i * tile)};
+    const int64_t first = tokens_.read + (i - readTiles_) * tile;
+    return {first, std::min(tile, tokens_.count - first)};
   }
 
   void depthFirst(int64_t i) {
@@ -283,7 +287,7 @@ class SequenceStack {
       if (s_.padding(c_.spec, steps[i]))
         for (int64_t o = 0; o < d; ++o) x[o * ld + i] = 0.0f;
     if (s_.out->encoded) rowsOut(x, ld, t, s_.out->encoded);
-    if (partial_) {
+    if (partial_ && index < readTiles_) {
       float* sum = partial_ + index * d;
       float* w = arena.take<float>(t.count);
       // A step of weight zero is not read: its NaN would survive the product.
@@ -306,7 +310,8 @@ class SequenceStack {
   const float* weights_;
   const Request<float>* head_;
   KeyPanels keys_;
-  float* partial_ = nullptr;
+  float* partial_ = nullptr;  // [readTiles_][hidden]
+  int64_t readTiles_ = 0;
 };
 
 }  // namespace
