@@ -47,6 +47,11 @@ export function pathOf(source: unknown): string {
   return text;
 }
 
+/** The message of whatever was thrown (an error of another realm is no `instanceof Error`). */
+export function reasonOf(cause: unknown): string {
+  return String((cause as { message?: unknown } | null)?.message ?? cause);
+}
+
 /** Reads a whole regular file. @throws HPformerError `ERR_HPFORMER_FILE`. */
 export async function readWhole(path: string): Promise<Uint8Array> {
   try {
@@ -66,10 +71,6 @@ export async function readWhole(path: string): Promise<Uint8Array> {
     }
   } catch (cause) {
     if (cause instanceof HPformerError) throw cause;
-    throw new HPformerError(
-      'ERR_HPFORMER_FILE',
-      `${path}: cannot be read (${cause instanceof Error ? cause.message : describe(cause)})`,
-      { cause },
-    );
+    throw new HPformerError('ERR_HPFORMER_FILE', `${path}: cannot be read (${reasonOf(cause)})`, { cause });
   }
 }

@@ -124,7 +124,7 @@ export function inferConfig(
 /** Keys that may have a default when a configuration is written by hand, but not when weights trained with another value would silently be run with it. */
 const mustBeKnown: [path: string, values: string, only?: 'features'][] = [
   ['heads', 'the number of attention heads'],
-  ['layers', 'the number of layers (one is stored; with tiedLayers it is used several times)'],
+  ['layers', 'how often the one stored layer is used, with tiedLayers if more than once'],
   ['activation', 'relu, silu, gelu, gelu_tanh or linear'],
   ['positions', 'kind sinusoidal, learned or none'],
   ['segments.pooling', 'mean or max'],

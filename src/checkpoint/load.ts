@@ -98,6 +98,6 @@ export async function loadCheckpointFile(path: string, config?: unknown): Promis
 export async function loadCheckpoint(source: CheckpointSource, config?: unknown): Promise<Checkpoint> {
   if (!isBytes(source)) return loadCheckpointFile(pathOf(source), config);
   // Shared memory may change while it is read.
-  const shared = typeof SharedArrayBuffer !== 'undefined' && source.buffer instanceof SharedArrayBuffer;
+  const shared = Object.prototype.toString.call(source.buffer) === '[object SharedArrayBuffer]';
   return parseCheckpoint(shared ? source.slice() : source, config, 'checkpoint');
 }

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { open, rename, rm } from 'node:fs/promises';
 import type { HPformerConfig } from '../config/types';
 import { HPformerError } from '../errors';
-import { pathOf } from './file';
+import { pathOf, reasonOf } from './file';
 import { configKey, writeConfigMetadata } from './format';
 import { littleEndianBytes } from './load';
 import { parameterShapes } from './names';
@@ -30,7 +30,7 @@ export function serializeCheckpoint(
         `${name}: expected [${dims.join(', ')}], got ${weight ? `[${weight.dims.join(', ')}]` : 'no tensor'}`,
       );
     }
-    const type = weight.data instanceof Float64Array ? 'F64' : 'F32';
+    const type = weight.data.BYTES_PER_ELEMENT === 8 ? 'F64' : 'F32';
     tensors.set(name, { type, dims, bytes: littleEndianBytes(weight.data) });
   }
   for (const name of weights.keys()) {
@@ -69,10 +69,6 @@ export async function writeAtomically(path: string, bytes: Uint8Array | string):
     await rename(temporary, path);
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => undefined);
-    throw new HPformerError(
-      'ERR_HPFORMER_FILE',
-      `${path}: cannot be written (${cause instanceof Error ? cause.message : String(cause)})`,
-      { cause },
-    );
+    throw new HPformerError('ERR_HPFORMER_FILE', `${path}: cannot be written (${reasonOf(cause)})`, { cause });
   }
 }
