@@ -1,0 +1,330 @@
+import { HPformerError } from '../../errors';
+import { describe } from '../../tensor/shape';
+
+/** How raw probabilities become calibrated ones. */
+export type CalibrationMethod = 'temperature' | 'platt' | 'isotonic';
+
+/** A fitted calibration as plain data, as bundles store it. */
+export type CalibrationJSON =
+  | { method: 'temperature'; temperature: number }
+  | { method: 'platt'; slope: number; intercept: number }
+  | { method: 'isotonic'; scores: number[]; probabilities: number[] };
+
+const tiny = 1e-15;
+
+function logit(p: number): number {
+  const clipped = Math.min(1 - tiny, Math.max(tiny, p));
+  return Math.log(clipped) - Math.log1p(-clipped);
+}
+
+function sigmoid(z: number): number {
+  if (z >= 0) return 1 / (1 + Math.exp(-z));
+  const e = Math.exp(z);
+  return e / (1 + e);
+}
+
+function wrong(message: string): HPformerError {
+  return new HPformerError('ERR_HPFORMER_INPUT', `calibration: ${message}`);
+}
+
+/** Checks 0/1 labels against probabilities, both classes present. */
+function checkRows(labels: ArrayLike<number | boolean>, probabilities: ArrayLike<number>): Float64Array {
+  if (labels.length !== probabilities.length || labels.length === 0) {
+    throw wrong(
+      `expected one probability per label, got ${labels.length} labels and ${probabilities.length} probabilities`,
+    );
+  }
+  let positives = 0;
+  const y = Float64Array.from({ length: labels.length }, (_, i) => {
+    const label = Number(labels[i]);
+    const p = probabilities[i]!;
+    if (label !== 0 && label !== 1) throw wrong(`labels[${i}]: expected 0 or 1, got ${describe(labels[i])}`);
+    if (!(p >= 0 && p <= 1)) throw wrong(`probabilities[${i}]: expected a number from 0 to 1, got ${describe(p)}`);
+    positives += label;
+    return label;
+  });
+  if (positives === 0 || positives === y.length) throw wrong('expected labels of both classes to fit on');
+  return y;
+}
+
+/**
+ * Newton's method on the log loss of sigmoid(slope·z + intercept), with step halving; a tiny ridge keeps separable data finite.
+ * With `withIntercept` false the intercept stays 0 (temperature scaling).
+ */
+function fitLogistic(z: Float64Array, y: Float64Array, withIntercept: boolean): [slope: number, intercept: number] {
+  const ridge = 1e-9;
+  const loss = (a: number, b: number): number => {
+    let sum = 0.5 * ridge * (a * a + b * b);
+    for (let i = 0; i < z.length; i++) {
+      const s = a * z[i]! + b;
+      sum += (Math.max(s, 0) - s * y[i]! + Math.log1p(Math.exp(-Math.abs(s)))) / z.length;
+    }
+    return sum;
+  };
+  let a = 1;
+  let b = 0;
+  let current = loss(a, b);
+  for (let step = 0; step < 100; step++) {
+    let ga = ridge * a;
+    let gb = ridge * b;
+    let haa = ridge;
+    let hab = 0;
+    let hbb = ridge;
+    for (let i = 0; i < z.length; i++) {
+      const p = sigmoid(a * z[i]! + b);
+      const residual = (p - y[i]!) / z.length;
+      const w = (p * (1 - p)) / z.length;
+      ga += residual * z[i]!;
+      gb += residual;
+      haa += w * z[i]! * z[i]!;
+      hab += w * z[i]!;
+      hbb += w;
+    }
+    let da: number;
+    let db = 0;
+    if (withIntercept) {
+      const det = haa * hbb - hab * hab;
+      if (!(det > 0)) break;
+      da = (hbb * ga - hab * gb) / det;
+      db = (haa * gb - hab * ga) / det;
+    } else {
+      da = ga / haa;
+    }
+    let scale = 1;
+    let next = loss(a - da, b - db);
+    while (!(next <= current) && scale > 1e-10) {
+      scale /= 2;
+      next = loss(a - scale * da, b - scale * db);
+    }
+    if (!(next <= current)) break;
+    a -= scale * da;
+    b -= scale * db;
+    const gain = current - next;
+    current = next;
+    if (gain <= 1e-16 * Math.abs(current) || Math.abs(da) + Math.abs(db) < 1e-12 * (1 + Math.abs(a) + Math.abs(b)))
+      break;
+  }
+  return [a, b];
+}
+
+/** Pool-adjacent-violators on probabilities sorted ascending, ties pooled first; one knot at each end of a block. */
+function fitIsotonic(p: ArrayLike<number>, y: Float64Array): { scores: number[]; probabilities: number[] } {
+  const order = Uint32Array.from({ length: y.length }, (_, i) => i).sort((i, j) => p[i]! - p[j]!);
+  const blocks: { low: number; high: number; sum: number; weight: number }[] = [];
+  for (const i of order) {
+    const score = p[i]!;
+    const last = blocks.at(-1);
+    if (last && last.high === score && last.low === score) {
+      last.sum += y[i]!;
+      last.weight++;
+    } else {
+      blocks.push({ low: score, high: score, sum: y[i]!, weight: 1 });
+    }
+  }
+  const pooled: typeof blocks = [];
+  for (const block of blocks) {
+    pooled.push({ ...block });
+    while (pooled.length > 1) {
+      const b = pooled.at(-1)!;
+      const a = pooled.at(-2)!;
+      if (a.sum * b.weight < b.sum * a.weight) break;
+      pooled.pop();
+      a.high = b.high;
+      a.sum += b.sum;
+      a.weight += b.weight;
+    }
+  }
+  const scores: number[] = [];
+  const probabilities: number[] = [];
+  for (const { low, high, sum, weight } of pooled) {
+    scores.push(low);
+    probabilities.push(sum / weight);
+    if (high > low) {
+      scores.push(high);
+      probabilities.push(sum / weight);
+    }
+  }
+  return { scores, probabilities };
+}
+
+/**
+ * Maps raw probabilities of a binary outcome to calibrated ones.
+ *
+ * `temperature`: sigmoid(logit(p)/T), keeps the ranking and 1/2. `platt`: sigmoid(slope·logit(p) + intercept). `isotonic`: the best
+ * non-decreasing step function, interpolated linearly between its knots and constant outside; needs hundreds of rows.
+ */
+export class Calibration {
+  private constructor(private readonly json: CalibrationJSON) {}
+
+  /**
+   * Fits on rows that the model was not trained on.
+   *
+   * @param labels 0 or 1.
+   * @param probabilities raw probabilities, 0…1.
+   * @throws HPformerError `ERR_HPFORMER_INPUT` for malformed rows or a single class.
+   */
+  static fit(
+    method: CalibrationMethod,
+    labels: ArrayLike<number | boolean>,
+    probabilities: ArrayLike<number>,
+  ): Calibration {
+    const y = checkRows(labels, probabilities);
+    if (method === 'isotonic') return new Calibration({ method, ...fitIsotonic(probabilities, y) });
+    const z = Float64Array.from(probabilities, logit);
+    if (method === 'temperature') {
+      const [slope] = fitLogistic(z, y, false);
+      // A ranking that is worse than chance has no positive temperature; the flattest useful one is kept.
+      return new Calibration({ method, temperature: 1 / Math.max(slope, 1e-6) });
+    }
+    if (method === 'platt') {
+      const [slope, intercept] = fitLogistic(z, y, true);
+      return new Calibration({ method, slope, intercept });
+    }
+    throw wrong(`method: expected temperature, platt or isotonic, got ${describe(method)}`);
+  }
+
+  /** Reads what {@link Calibration.toJSON} wrote. @throws HPformerError `ERR_HPFORMER_INPUT`. */
+  static fromJSON(value: unknown): Calibration {
+    const json = value as CalibrationJSON | null;
+    const finite = (x: unknown): boolean => typeof x === 'number' && Number.isFinite(x);
+    const ascending = (list: unknown): boolean =>
+      Array.isArray(list) && list.length > 0 && list.every((x, i) => finite(x) && (i === 0 || x >= list[i - 1]));
+    const fits =
+      json !== null &&
+      typeof json === 'object' &&
+      ((json.method === 'temperature' && finite(json.temperature) && json.temperature > 0) ||
+        (json.method === 'platt' && finite(json.slope) && finite(json.intercept)) ||
+        (json.method === 'isotonic' &&
+          ascending(json.scores) &&
+          ascending(json.probabilities) &&
+          json.scores.length === json.probabilities.length));
+    if (!fits) throw wrong(`expected the JSON of a calibration, got ${describe(value)}`);
+    return new Calibration(structuredClone(json));
+  }
+
+  get method(): CalibrationMethod {
+    return this.json.method;
+  }
+
+  /** Plain data. */
+  toJSON(): CalibrationJSON {
+    return structuredClone(this.json);
+  }
+
+  /** The calibrated probability of one raw probability. NaN stays NaN. */
+  probability(raw: number): number {
+    const { json } = this;
+    if (Number.isNaN(raw)) return raw;
+    if (json.method === 'temperature') return sigmoid(logit(raw) / json.temperature);
+    if (json.method === 'platt') return sigmoid(json.slope * logit(raw) + json.intercept);
+    const { scores, probabilities } = json;
+    if (raw <= scores[0]!) return probabilities[0]!;
+    const last = scores.length - 1;
+    if (raw >= scores[last]!) return probabilities[last]!;
+    let low = 0;
+    let high = last;
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (scores[middle]! <= raw) low = middle;
+      else high = middle;
+    }
+    const share = (raw - scores[low]!) / (scores[high]! - scores[low]!);
+    return probabilities[low]! + share * (probabilities[high]! - probabilities[low]!);
+  }
+
+  /** Calibrated probabilities, a new array. */
+  apply(probabilities: ArrayLike<number>): Float64Array {
+    return Float64Array.from(probabilities, (p) => this.probability(p));
+  }
+}
+
+/** One bin of a reliability table. */
+export interface ReliabilityBin {
+  /** Predicted probabilities from `low` to `high`. */
+  low: number;
+  high: number;
+  count: number;
+  /** Mean predicted probability; NaN in an empty bin. */
+  predicted: number;
+  /** Share of positives; NaN in an empty bin. */
+  observed: number;
+}
+
+/** How well probabilities mean what they say. */
+export interface Reliability {
+  /** Mean squared error of the probabilities. */
+  brier: number;
+  /** Mean |observed − predicted| over the bins, weighted by their counts. */
+  expectedCalibrationError: number;
+  bins: ReliabilityBin[];
+}
+
+/**
+ * Brier score, expected calibration error and the table behind a reliability diagram.
+ *
+ * @param labels 0 or 1.
+ * @param probabilities 0…1.
+ * @param options `bins` (default 10) and `strategy`: `width` (default), equal parts of 0…1, or `count`, equal numbers of rows (ties stay
+ * together).
+ */
+export function reliability(
+  labels: ArrayLike<number | boolean>,
+  probabilities: ArrayLike<number>,
+  options: { bins?: number; strategy?: 'width' | 'count' } = {},
+): Reliability {
+  const { bins = 10, strategy = 'width' } = options;
+  if (!Number.isInteger(bins) || bins < 1 || bins > 10000) {
+    throw new HPformerError('ERR_HPFORMER_RANGE', `reliability: bins: expected 1…10000, got ${describe(bins)}`);
+  }
+  if (strategy !== 'width' && strategy !== 'count') {
+    throw new HPformerError(
+      'ERR_HPFORMER_RANGE',
+      `reliability: strategy: expected width or count, got ${describe(strategy)}`,
+    );
+  }
+  const n = labels.length;
+  if (n !== probabilities.length || n === 0) {
+    throw wrong(`expected one probability per label, got ${n} labels and ${probabilities.length} probabilities`);
+  }
+  let brier = 0;
+  for (let i = 0; i < n; i++) {
+    const y = Number(labels[i]);
+    const p = probabilities[i]!;
+    if (y !== 0 && y !== 1) throw wrong(`labels[${i}]: expected 0 or 1, got ${describe(labels[i])}`);
+    if (!(p >= 0 && p <= 1)) throw wrong(`probabilities[${i}]: expected a number from 0 to 1, got ${describe(p)}`);
+    brier += (p - y) ** 2;
+  }
+  const rows = Array.from({ length: n }, (_, i) => i);
+  const groups: number[][] = Array.from({ length: bins }, () => []);
+  if (strategy === 'width') {
+    for (const i of rows) groups[Math.min(bins - 1, Math.floor(probabilities[i]! * bins))]!.push(i);
+  } else {
+    rows.sort((a, b) => probabilities[a]! - probabilities[b]!);
+    let previous = -1;
+    rows.forEach((i, rank) => {
+      const same = rank > 0 && probabilities[i] === probabilities[rows[rank - 1]!];
+      const bin = same ? previous : Math.floor((rank * bins) / n);
+      groups[bin]!.push(i);
+      previous = bin;
+    });
+  }
+  let error = 0;
+  const table = groups.map((group, b): ReliabilityBin => {
+    let predicted = 0;
+    let observed = 0;
+    for (const i of group) {
+      predicted += probabilities[i]!;
+      observed += Number(labels[i]);
+    }
+    error += Math.abs(observed - predicted) / n;
+    const count = group.length;
+    return {
+      low: strategy === 'width' ? b / bins : count === 0 ? Number.NaN : probabilities[group[0]!]!,
+      high: strategy === 'width' ? (b + 1) / bins : count === 0 ? Number.NaN : probabilities[group[count - 1]!]!,
+      count,
+      predicted: predicted / count,
+      observed: observed / count,
+    };
+  });
+  return { brier: brier / n, expectedCalibrationError: error, bins: table };
+}

@@ -1,0 +1,55 @@
+import { PythonRandom } from './python';
+
+/** What the list files of the tasks need of one episode. */
+export interface ListedEpisode {
+  /** Name of the time-series file in the task folder. */
+  file: string;
+  /** Times of its rows, ascending. */
+  hours: readonly number[];
+  /** Length of the stay in hours. */
+  stayHours: number;
+  /** In-hospital death. */
+  died: boolean;
+  /** Hours from admission to death, where known. */
+  livedHours: number | undefined;
+}
+
+const eps = 1e-6;
+const shuffleSeed = 49297;
+
+/** Sample hours 0, 1, 2 … up to `end`, after hour 4 and after the first event. */
+export function sampleHours(end: number, firstEvent: number): number[] {
+  const out: number[] = [];
+  for (let t = 0; t < end + eps; t++) if (t > 4 && t > firstEvent) out.push(t);
+  return out;
+}
+
+function shuffled<T>(list: T[]): T[] {
+  new PythonRandom(shuffleSeed).shuffle(list);
+  return list;
+}
+
+/** The list files of in-hospital mortality, decompensation and length of stay, in the order of the published shuffle. */
+export function listFiles(episodes: readonly ListedEpisode[]): Record<string, string> {
+  const mortality: string[] = [];
+  const decompensation: string[] = [];
+  const lengthOfStay: string[] = [];
+  for (const { file, hours, stayHours, died, livedHours } of episodes) {
+    if (stayHours >= 48 - eps && hours.some((t) => t > -eps && t < 48 + eps)) mortality.push(`${file},${died ? 1 : 0}`);
+    const first = hours.find((t) => t > -eps && t < stayHours + eps);
+    if (first === undefined) continue;
+    const lived = livedHours ?? 1e18;
+    for (const t of sampleHours(Math.min(stayHours, lived), first)) {
+      decompensation.push(`${file},${t.toFixed(6)},${died && lived - t < 24 ? 1 : 0}`);
+    }
+    for (const t of sampleHours(stayHours, first)) {
+      lengthOfStay.push(`${file},${t.toFixed(6)},${(stayHours - t).toFixed(6)}`);
+    }
+  }
+  const text = (head: string, lines: string[]): string => [head, ...shuffled(lines), ''].join('\n');
+  return {
+    'in_hospital_mortality_listfile.csv': text('stay,y_true', mortality),
+    'decompensation_listfile.csv': text('stay,period_length,y_true', decompensation),
+    'length_of_stay_listfile.csv': text('stay,period_length,y_true', lengthOfStay),
+  };
+}
