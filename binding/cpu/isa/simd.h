@@ -97,6 +97,13 @@ HP_INLINE vf sqrt(vf a) {
 }
 #endif
 
+// Pins a value in a register.
+#if (HPFORMER_LANES == 8 && defined(__AVX2__)) || (HPFORMER_LANES == 16 && defined(__AVX512F__))
+HP_INLINE void keep(vf& v) { __asm__("" : "+x"(v)); }
+#else
+HP_INLINE void keep(vf&) {}
+#endif
+
 // Sum of all lanes by halving: one fixed tree per width.
 HP_INLINE float sumLanes(vf v) {
   float f[W];

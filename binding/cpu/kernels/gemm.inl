@@ -42,7 +42,10 @@ HP_INLINE void micro(const float* a, const Gemm& g, int64_t row, int64_t col) {
   for (int64_t k = 0; k < g.k; ++k, x += g.ldx, a += kPanel) {
     vf b[V];
 #pragma GCC unroll 3
-    for (int v = 0; v < V; ++v) b[v] = load(x + v * W);
+    for (int v = 0; v < V; ++v) {
+      b[v] = load(x + v * W);
+      keep(b[v]);  // else the compiler loads it again for every row
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const vf w = set1(a[r]);
