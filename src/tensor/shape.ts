@@ -5,7 +5,11 @@ export function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}...` : value);
   if (typeof value === 'bigint') return `${value}n`;
   if (value === null || typeof value !== 'object') return String(value);
-  if (Array.isArray(value)) return `[${value.slice(0, 8).map(describe).join(', ')}${value.length > 8 ? ', ...' : ''}]`;
+  if (Array.isArray(value)) {
+    // One level only: a hostile array may nest without end or hold itself.
+    const items = value.slice(0, 8).map((item) => (Array.isArray(item) ? '[...]' : describe(item)));
+    return `[${items.join(', ')}${value.length > 8 ? ', ...' : ''}]`;
+  }
   return Object.prototype.toString.call(value).slice(8, -1);
 }
 

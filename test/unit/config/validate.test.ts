@@ -81,6 +81,15 @@ describe('validateConfig', () => {
     expect(errorOf(() => validateConfig(value)).code).toBe('ERR_HPFORMER_CONFIG');
   });
 
+  test('shows nested and cyclic values without recursion', () => {
+    const cyclic: unknown[] = [1];
+    cyclic.push(cyclic);
+    const deep = JSON.parse(`${'['.repeat(100_000)}${']'.repeat(100_000)}`);
+    expect(refused(health, { hidden: cyclic })).toMatch(/got \[1, \[\.\.\.\]\]$/);
+    expect(refused(health, { hidden: deep })).toMatch(/config\.hidden: expected an integer/);
+    expect(refused(health, { embedding: deep })).toMatch(/config\.embedding: expected an object/);
+  });
+
   test('names unknown keys and where they are', () => {
     expect(refused(health, { hiden: 8 })).toMatch(/^config: unknown key "hiden"; known are embedding, /);
     expect(refused(health, { segments: { rules: 'paper', k: 1 } })).toMatch(
