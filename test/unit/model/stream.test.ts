@@ -15,7 +15,7 @@ async function collect<T>(source: AsyncIterable<T>): Promise<T[]> {
 /** A source that counts how far it was read and whether it was closed. */
 function counted(length: number) {
   const state = { read: 0, closed: 0 };
-  const source = {
+  const source: AsyncIterable<number> = {
     [Symbol.asyncIterator]() {
       return {
         async next() {
@@ -174,5 +174,5 @@ test.each([0, -1, 1.5, 1025, Number.NaN, '2'])('concurrency %p is refused', asyn
 });
 
 test.each([null, undefined, 5, {}])('%p is no source', async (source) => {
-  await expect(mapInOrder(source as never, async (i) => i, {}).next()).rejects.toThrow(HPformerError);
+  await expect(mapInOrder(source as never, async (i: number) => i, {}).next()).rejects.toThrow(HPformerError);
 });

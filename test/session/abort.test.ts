@@ -1,0 +1,146 @@
+import fc from 'fast-check';
+import { HPformer, Tensor } from '../../src';
+import { batchOf, big, bits, create } from './models';
+
+const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
+const times = Number(process.env.ABORTS ?? 300);
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+let model: HPformer;
+/** Long runs: the published decompensation model. */
+let long: HPformer;
+const longBatch = (batch: number) => ({
+  features: new Tensor(
+    'float32',
+    new Float32Array(batch * 504 * 76).map((_, i) => Math.sin(i)),
+    [batch, 504, 76],
+  ),
+});
+
+beforeAll(async () => {
+  model = await create({ threads: 1 });
+  long = await HPformer.create(big, { device: 'cpu', seed: 1, threads: 1 });
+});
+afterAll(() => {
+  model.dispose();
+  long.dispose();
+});
+
+test('already aborted: the reason itself, and nothing is looked at', async () => {
+  for (const reason of [new Error('mine'), 'a string', 0, null, { code: 1 }]) {
+    const signal = AbortSignal.abort(reason);
+    await expect(model.run(batchOf(1, 0), { signal })).rejects.toBe(reason);
+    await expect(model.run({}, { signal })).rejects.toBe(reason);
+    await expect(model.trace(batchOf(1, 0), { signal })).rejects.toBe(reason);
+    await expect(model.stream([batchOf(1, 0)], { signal }).next()).rejects.toBe(reason);
+    await expect(create({ signal })).rejects.toBe(reason);
+  }
+});
+
+test('during compute: rejects at once with the reason, and the model runs on', async () => {
+  const expected = bits(long.runSync(longBatch(1)).logits);
+  const controller = new AbortController();
+  const reason = new Error('enough');
+  const running = long.run(longBatch(64), { signal: controller.signal });
+  await sleep(5);
+  controller.abort(reason);
+  await expect(running).rejects.toBe(reason);
+  expect(bits((await long.run(longBatch(1))).logits)).toBe(expected);
+});
+
+test('the job behind an aborted run ends too: disposal waits for it and comes back', async () => {
+  const mine = await HPformer.create(big, { device: 'cpu', seed: 1, threads: 1 });
+  const controller = new AbortController();
+  const runs = Array.from({ length: 4 }, () => mine.run(longBatch(64), { signal: controller.signal }));
+  controller.abort('stop');
+  expect((await Promise.allSettled(runs)).every((run) => run.status === 'rejected' && run.reason === 'stop')).toBe(
+    true,
+  );
+  await mine[Symbol.asyncDispose]();
+});
+
+test('while queued: the runs around it are untouched', async () => {
+  const expected = bits(model.runSync(batchOf(8, 3)).logits);
+  const controller = new AbortController();
+  const runs = Array.from({ length: 30 }, (_, i) =>
+    model.run(batchOf(8, 3), i % 3 === 1 ? { signal: controller.signal } : {}),
+  );
+  controller.abort('queued');
+  const settled = await Promise.allSettled(runs);
+  for (const [i, result] of settled.entries()) {
+    if (i % 3 === 1) expect(result).toEqual({ status: 'rejected', reason: 'queued' });
+    else expect(bits((result as PromiseFulfilledResult<{ logits: Tensor }>).value.logits as never)).toBe(expected);
+  }
+});
+
+test('after done: nothing happens, and no listener stays behind', async () => {
+  const controller = new AbortController();
+  const { signal } = controller;
+  let listeners = 0;
+  const add = signal.addEventListener.bind(signal);
+  const remove = signal.removeEventListener.bind(signal);
+  signal.addEventListener = ((...args: Parameters<typeof add>) => {
+    listeners++;
+    add(...args);
+  }) as typeof signal.addEventListener;
+  signal.removeEventListener = ((...args: Parameters<typeof remove>) => {
+    listeners--;
+    remove(...args);
+  }) as typeof signal.removeEventListener;
+  const result = await model.run(batchOf(1, 0), { signal });
+  expect(listeners).toBe(0);
+  await expect(model.run({}, { signal })).rejects.toThrow('features');
+  expect(listeners).toBe(0);
+  controller.abort();
+  expect(result.logits.dims).toEqual([1, 1]);
+});
+
+test(`aborts at random times (seed=${seed}, ${times} of them): a result or the reason, never anything else`, async () => {
+  const expected = bits(long.runSync(longBatch(2)).logits);
+  const feeds = longBatch(2);
+  let done = 0;
+  let aborted = 0;
+  await fc.assert(
+    fc.asyncProperty(fc.double({ min: 0, max: 12, noNaN: true }), async (delay) => {
+      const controller = new AbortController();
+      const reason = Symbol('reason');
+      const timer = setTimeout(() => controller.abort(reason), delay);
+      try {
+        const { logits } = await long.run(feeds, { signal: controller.signal });
+        expect(bits(logits)).toBe(expected);
+        done++;
+      } catch (error) {
+        expect(error).toBe(reason);
+        aborted++;
+      } finally {
+        clearTimeout(timer);
+      }
+    }),
+    { seed, numRuns: times },
+  );
+  expect(done + aborted).toBe(times);
+});
+
+test('a stream: the reason comes through, the source is closed, the model is usable', async () => {
+  const controller = new AbortController();
+  let closed = false;
+  async function* source() {
+    try {
+      for (let i = 0; ; i++) yield batchOf(4, i);
+    } finally {
+      closed = true;
+    }
+  }
+  const reason = { why: 'client left' };
+  let count = 0;
+  const reading = (async () => {
+    for await (const result of model.stream(source(), { signal: controller.signal, concurrency: 3 })) {
+      expect(result.logits.dims).toEqual([4, 1]);
+      if (++count === 20) controller.abort(reason);
+    }
+  })();
+  await expect(reading).rejects.toBe(reason);
+  expect(count).toBe(20);
+  expect(closed).toBe(true);
+  expect((await model.run(batchOf(1, 1))).logits.dims).toEqual([1, 1]);
+});
