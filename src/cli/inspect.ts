@@ -71,7 +71,8 @@ export const inspect: Command = {
         ['parameters', `${parameterCount.used} used, ${parameterCount.trainable} trainable`],
       ];
       await write(io.stdout, `${formatPairs(pairs)}\nConfiguration\n${formatPairs(flatten(model.config))}\n`);
-      await write(io.stdout, plan ? `Plan\n${plan}\n` : `Graph\n${model.graph}\n`);
+      await write(io.stdout, `Graph\n${model.graph}\n`);
+      if (plan) await write(io.stdout, `\nPlan\n${plan}\n`);
       return 0;
     } finally {
       model.dispose();
