@@ -16,7 +16,7 @@ import {
 const names = fixtureNames();
 
 test('the golden files are all here', () => {
-  expect(names).toHaveLength(24);
+  expect(names).toHaveLength(26);
   expect(names.filter((name) => name.startsWith('ckpt_'))).toHaveLength(2);
 });
 
