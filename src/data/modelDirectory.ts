@@ -136,6 +136,18 @@ export async function findModel(source: string | URL | Uint8Array): Promise<Foun
   return stats.isDirectory() ? loadModelDirectory(file) : withBundle(file, await readWhole(file));
 }
 
+/**
+ * What `HPformer.load` reads for a source: the weights of a model directory (its hashes checked), anything else unchanged.
+ *
+ * @throws HPformerError as {@link loadModelDirectory}.
+ */
+export async function weightsOf<T extends string | URL | Uint8Array>(source: T): Promise<T | Uint8Array> {
+  if (isBytes(source)) return source;
+  const file = pathOf(source);
+  const stats = await fs.stat(file).catch(() => undefined);
+  return stats?.isDirectory() ? (await loadModelDirectory(file)).bytes : source;
+}
+
 function withBundle(where: string, bytes: Uint8Array): FoundModel {
   // PyTorch files begin with "PK" (zip) or a pickle's 0x80; a safetensors header is JSON after eight bytes.
   const bundle = bytes[8] === 0x7b ? readBundle(bytes, where) : undefined;

@@ -5,6 +5,7 @@ import { parameterCount } from '../checkpoint/names';
 import { saveCheckpoint } from '../checkpoint/save';
 import type { HPformerConfig } from '../config/types';
 import { validateConfig } from '../config/validate';
+import { weightsOf } from '../data/modelDirectory';
 import { HPformerError } from '../errors';
 import type { NativeModel } from '../native/addon';
 import { loadAddon } from '../native/load';
@@ -92,14 +93,16 @@ export class HPformer {
   /**
    * Loads a checkpoint: safetensors or PyTorch `.pt`, ours or upstream's names.
    *
-   * @param source - path, `file:` URL or the file's bytes. Never the network.
+   * @param source - path, `file:` URL or the file's bytes, or a model directory (`hpformer.json`), whose hashes are checked.
+   * Never the network.
    * @returns the model, its weights packed for the device.
    * @throws HPformerError `ERR_HPFORMER_FILE`, `_CHECKPOINT`, `_CONFIG`, `_DEVICE`, `_ADDON`, `_MEMORY`; an abort rejects with `signal.reason`.
    */
   static async load(source: string | URL | Uint8Array, options?: LoadOptions): Promise<HPformer> {
     const resolved = resolveOptions(options);
     resolved.signal?.throwIfAborted();
-    const checkpoint = await untilAborted(loadCheckpoint(source, options?.config), resolved.signal);
+    const loading = weightsOf(source).then((file) => loadCheckpoint(file, options?.config));
+    const checkpoint = await untilAborted(loading, resolved.signal);
     return HPformer.#build(checkpoint, resolved);
   }
 

@@ -47,10 +47,10 @@ function worstDifference(got: Record<string, string>[], model: string): number {
 
 describe('hpformer predict', () => {
   test.each([
-    [mortality, 'cpu', 3e-6, ['patient', 'probability']],
-    [mortality, 'reference', 1e-9, ['patient', 'probability']],
+    ['nafld-mortality', 'cpu', 3e-6, ['patient', 'probability']],
+    ['nafld-mortality', 'reference', 1e-9, ['patient', 'probability']],
     [
-      outcomes,
+      'nafld-outcomes',
       'cpu',
       3e-6,
       [
@@ -58,7 +58,8 @@ describe('hpformer predict', () => {
         ...['death', 'htn', 'dyslipidemia', 'diabetes', 'MI', 'afib', 'heart failure', 'stroke'].map((n) => `p_${n}`),
       ],
     ],
-  ] as const)('%s on %s: the expected probabilities within %d', (model, device, bound, header) => {
+  ] as const)('%s on %s: the expected probabilities within %d', (name, device, bound, header) => {
+    const model = path.join(root, 'examples', name);
     const out = path.join(folder, 'scores.csv');
     const { code, out: stdout, err } = hpformer('predict', model, data, '--out', out, '--device', device);
     expect([code, stdout]).toEqual([0, '']);

@@ -2,10 +2,11 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { readSafetensors, type WrittenTensor, writeSafetensors } from '../../../src/checkpoint/safetensors';
 import type { HPformerConfig } from '../../../src/config/types';
 import { bundleHash, bundleKeys, readBundle, writeBundle } from '../../../src/data/bundle';
-import { findModel, loadModelDirectory, writeManifest } from '../../../src/data/modelDirectory';
+import { findModel, loadModelDirectory, weightsOf, writeManifest } from '../../../src/data/modelDirectory';
 import { openSource, scoreColumns } from '../../../src/data/recipes';
 import { HPformerError } from '../../../src/errors';
 
@@ -272,5 +273,18 @@ describe('recipe and model', () => {
       'p_0',
       'p_1',
     ]);
+  });
+});
+
+describe('weightsOf', () => {
+  test('a directory gives its weights, checked; everything else stays what it was', async () => {
+    expect(Buffer.from((await weightsOf(model)) as Uint8Array).equals(fs.readFileSync(weights))).toBe(true);
+    const url = pathToFileURL(weights);
+    for (const source of [weights, url, path.join(folder, 'none'), new Uint8Array(3)]) {
+      expect(await weightsOf(source)).toBe(source);
+    }
+    edit('config.json', (t) => t.replace('relu', 'silu'));
+    expect((await failure(() => weightsOf(pathToFileURL(folder)))).code).toBe('ERR_HPFORMER_CHECKPOINT');
+    expect((await failure(() => weightsOf(3 as never))).code).toBe('ERR_HPFORMER_TYPE');
   });
 });
