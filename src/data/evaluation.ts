@@ -27,7 +27,8 @@ export async function* scoreBatches<Batch extends ScoreBatch>(
     }
   }
   for await (const { probabilities } of model.stream(feeds(), { outputs: ['probabilities'] })) {
-    yield { ...waiting.shift()!, probabilities: probabilities.data };
+    const batch = waiting.shift()!;
+    yield { ...batch, probabilities: batch.pick ? batch.pick(probabilities.data) : probabilities.data };
   }
 }
 

@@ -3,12 +3,16 @@ import { HPformerError } from '../errors';
 import type { Feeds } from '../model/types';
 import { describe } from '../tensor/shape';
 import type { Bundle } from './bundle';
+import type { DropReport } from './health/arrays';
+import { healthSource } from './health/source';
 import { nafldSource } from './nafld/source';
 
 /** Rows to score: row i of every feed belongs to `ids[i]`. */
 export interface ScoreBatch {
   ids: (string | number)[];
   feeds: Feeds;
+  /** Takes the reported rows out of the model's probabilities, where these are others (steps) or calibrated. */
+  pick?: (probabilities: ArrayLike<number>) => ArrayLike<number>;
 }
 
 /** Rows to score whose outcomes are known (or not: undefined), by label of the model. */
@@ -33,6 +37,8 @@ export interface ScoreSource {
   unit: string;
   /** What is drawn when resampling, for messages: `matched sets`. */
   group: string;
+  /** What was left out and why, where the source counts it. */
+  drops?: DropReport;
   /** Everything that can be scored; outcomes are not looked at. */
   score(options: ReadOptions): AsyncIterable<ScoreBatch>;
   /** Everything with a known outcome in a part of the split, or in `all`. */
@@ -45,6 +51,7 @@ export type OpenSource = (bundle: Bundle, config: HPformerConfig, inputs: readon
 /** Every preprocessing that bundles may name. */
 export const recipes: Readonly<Record<string, OpenSource>> = {
   nafld: nafldSource,
+  health: healthSource,
 };
 
 /**

@@ -3,6 +3,26 @@
  * calibration, bundles, other row formats, explanations and prediction records. See docs/health.md.
  */
 export {
+  type BinOptions,
+  DropReport,
+  type EpisodeInput,
+  EpisodePreparer,
+  episodeFromText,
+  type PreparedEpisode,
+  type PrepareOptions,
+  ReadingList,
+  type TimedReading,
+} from './arrays';
+export {
+  type HealthBundleContent,
+  type HealthFeatures,
+  type HealthPreprocessing,
+  healthFeatures,
+  preprocessingHash,
+  readHealthPreprocessing,
+  writeHealthBundle,
+} from './bundle';
+export {
   Calibration,
   type CalibrationJSON,
   type CalibrationMethod,
@@ -11,6 +31,7 @@ export {
   reliability,
 } from './calibration';
 export { type DiscretizedEpisode, type DiscretizeOptions, discretize, type Fill } from './discretize';
+export { type EpisodeReadOptions, inputFiles, openEpisodes } from './episodes';
 export { type ExtractedSubject, extractSubject, type SubjectTables } from './extract';
 export {
   type Compat,
@@ -21,6 +42,7 @@ export {
   lengthOfStayLabels,
   type StepLabels,
 } from './labels';
+export { type ListedStay, readListFile } from './listfile';
 export { decompensationLoss, inHospitalMortalityLoss, lengthOfStayLoss, type Shaped } from './losses';
 export { metrics } from './metrics';
 export {
@@ -30,4 +52,15 @@ export {
   type NormalizerKind,
   type NormalizerOptions,
 } from './normalizer';
+export {
+  fitNormalizer,
+  type PrepareArraysOptions,
+  type PreparedManifest,
+  prepareArrays,
+  readPrepared,
+} from './prepare';
+export { loincVariables } from './rows/fhir';
+export { convertUnit, knownUnits } from './rows/units';
 export { columnNames, episodeHeader, type HealthVariable, healthSchemaVersion, healthVariables } from './schema';
+export { type SyntheticEpisode, synthesizeEpisode } from './synthetic';
+export { type HealthTask, type HealthTaskName, healthTasks } from './tasks';

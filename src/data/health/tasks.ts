@@ -53,3 +53,27 @@ export function listFiles(episodes: readonly ListedEpisode[]): Record<string, st
     'length_of_stay_listfile.csv': text('stay,period_length,y_true', lengthOfStay),
   };
 }
+
+/** The published tasks. */
+export type HealthTaskName = 'in-hospital-mortality' | 'decompensation' | 'length-of-stay' | 'phenotyping';
+
+/** How a task turns a stay into model inputs. */
+export interface HealthTask {
+  readonly name: HealthTaskName;
+  /** Steps that the model is fed, after padding or cutting at the end. */
+  readonly steps: number;
+  /** Hours that are discretised; null: the whole stay. */
+  readonly end: number | null;
+  /** Number of outputs of the head. */
+  readonly labels: number;
+  /** What the head reads: the last step of the stay, or every step. */
+  readonly readout: 'step' | 'steps';
+}
+
+/** The tasks as published; phenotyping, for which no script was published, with the benchmark's 25 labels and the DP/LOS length. */
+export const healthTasks: Readonly<Record<HealthTaskName, HealthTask>> = {
+  'in-hospital-mortality': { name: 'in-hospital-mortality', steps: 48, end: 48, labels: 1, readout: 'step' },
+  decompensation: { name: 'decompensation', steps: 504, end: null, labels: 1, readout: 'steps' },
+  'length-of-stay': { name: 'length-of-stay', steps: 504, end: null, labels: 10, readout: 'steps' },
+  phenotyping: { name: 'phenotyping', steps: 504, end: null, labels: 25, readout: 'step' },
+};

@@ -1,0 +1,239 @@
+import { HPformerError } from '../../errors';
+import { describe } from '../../tensor/shape';
+import {
+  binReadings,
+  type CheckedOptions,
+  checkDiscretizeOptions,
+  type DiscretizeOptions,
+  EpisodeText,
+  type ReadingSource,
+} from './discretize';
+import type { Normalizer } from './normalizer';
+import { columnNames } from './schema';
+import type { HealthTask } from './tasks';
+
+/** Discretiser options that belong to a model: what a bundle stores. */
+export type BinOptions = Pick<DiscretizeOptions, 'step' | 'fill' | 'start' | 'masks'>;
+
+/** One stay before discretising, from a source of any format. */
+export interface EpisodeInput {
+  /** Name of the stay: `10001_episode1`. */
+  id: string;
+  /** Where it came from, for messages. */
+  file: string;
+  /** Its readings; unknown category texts stop it or are skipped. */
+  open(unknown: 'error' | 'skip'): ReadingSource;
+}
+
+/** One stay as a model input. */
+export interface PreparedEpisode {
+  id: string;
+  /** `[steps, columns]`, normalised, zero after the stay's own bins. */
+  features: Float32Array;
+  /** Bins of the stay within `steps`. */
+  bins: number;
+  /** The step that the published readout marks. */
+  step: number;
+  /** Readings skipped for unknown texts. */
+  skipped: number;
+  /** Share of (bin, variable) pairs of the stay with a reading; undefined without masks. */
+  observed: number | undefined;
+  /** Hours from the last reading used to the end of the last bin. */
+  lastReadingAge: number;
+}
+
+/** Options of {@link EpisodePreparer}. */
+export interface PrepareOptions {
+  task: HealthTask;
+  normalizer?: Normalizer;
+  bins?: BinOptions;
+  unknown?: 'error' | 'skip';
+}
+
+const eps = 1e-6;
+
+/** Rows of a source within a window, as the task scripts keep them. */
+class Window implements ReadingSource {
+  readonly hours: Float64Array;
+  private readonly rows: Int32Array;
+
+  constructor(
+    private readonly inner: ReadingSource,
+    end: number,
+  ) {
+    const kept: number[] = [];
+    // Order is checked on all rows: a filter must not hide times that go back.
+    for (let i = 0; i < inner.hours.length; i++) {
+      const t = inner.hours[i]!;
+      if (i > 0 && !(inner.hours[i - 1]! < t + eps)) {
+        throw new HPformerError(
+          'ERR_HPFORMER_INPUT',
+          `${inner.place(i)}, column "Hours": expected times that do not go back, got ${t} after ${inner.hours[i - 1]}`,
+        );
+      }
+      if (t > -eps && t < end + eps) kept.push(i);
+    }
+    this.rows = Int32Array.from(kept);
+    this.hours = Float64Array.from(kept, (i) => inner.hours[i]!);
+  }
+
+  read(row: number, write: (variable: number, value: number) => void): number {
+    return this.inner.read(this.rows[row]!, write);
+  }
+
+  place(row: number): string {
+    return this.inner.place(this.rows[row]!);
+  }
+}
+
+/** The published pipeline of one task, from readings to padded, normalised steps. Keeps nothing between stays. */
+export class EpisodePreparer {
+  readonly task: HealthTask;
+  readonly columns: readonly string[];
+  readonly normalizer: Normalizer | undefined;
+  private readonly options: CheckedOptions;
+  private readonly unknown: 'error' | 'skip';
+
+  constructor({ task, normalizer, bins = {}, unknown = 'error' }: PrepareOptions) {
+    this.task = task;
+    this.normalizer = normalizer;
+    this.unknown = unknown;
+    this.options = checkDiscretizeOptions({ ...bins, unknown });
+    this.columns = columnNames(this.options.masks);
+    if (normalizer && normalizer.width !== this.columns.length) {
+      throw new HPformerError(
+        'ERR_HPFORMER_SHAPE',
+        `normalizer: expected ${this.columns.length} columns, got ${normalizer.width}`,
+      );
+    }
+  }
+
+  /**
+   * Discretises one stay without normalising or padding.
+   *
+   * @param end last hour; default the task's, or the time of the last reading.
+   * @returns undefined when no reading lies in the window (the published scripts leave such stays out).
+   */
+  bin(
+    input: EpisodeInput,
+    end?: number,
+  ): { values: Float64Array; bins: number; skipped: number; last: number; end: number } | undefined {
+    const limit = end ?? this.task.end ?? Number.POSITIVE_INFINITY;
+    const window = new Window(input.open(this.unknown), limit);
+    if (window.hours.length === 0) return undefined;
+    const last = window.hours.at(-1)!;
+    const stop = Number.isFinite(limit) ? limit : last;
+    const { values, dims, skipped } = binReadings(window, { ...this.options, end: stop, file: input.file });
+    // A first reading at hour 0 exactly leaves a stay of no length: it has no bin.
+    return dims[0] === 0 ? undefined : { values, bins: dims[0], skipped, last, end: stop };
+  }
+
+  /** One stay as a model input; undefined when it has no reading in the window. */
+  prepare(input: EpisodeInput, end?: number): PreparedEpisode | undefined {
+    const binned = this.bin(input, end);
+    if (!binned) return undefined;
+    const width = this.columns.length;
+    const { steps } = this.task;
+    const bins = Math.min(binned.bins, steps);
+    const kept = binned.values.subarray(0, bins * width);
+    const features = new Float32Array(steps * width);
+    features.set(this.normalizer ? this.normalizer.apply(kept) : kept);
+    return {
+      id: input.id,
+      features,
+      bins,
+      step: bins - 1,
+      skipped: binned.skipped,
+      observed: this.options.masks ? observedShare(kept, width, bins) : undefined,
+      lastReadingAge: Math.max(0, binned.end - binned.last),
+    };
+  }
+}
+
+function observedShare(values: Float64Array, width: number, bins: number): number {
+  const masks = 17;
+  let seen = 0;
+  for (let b = 0; b < bins; b++) {
+    for (let c = width - masks; c < width; c++) seen += values[b * width + c]!;
+  }
+  return seen / (bins * masks);
+}
+
+/** An episode file held as text. */
+export function episodeFromText(id: string, file: string, text: string): EpisodeInput {
+  return { id, file, open: (unknown) => new EpisodeText(text, file, unknown === 'skip') };
+}
+
+/** One reading in the common form of all row formats. */
+export interface TimedReading {
+  hours: number;
+  variable: number;
+  /** The number, or the position of the category. */
+  value: number;
+}
+
+/** Readings held in memory, sorted by time; rows at one time keep their order. */
+export class ReadingList implements ReadingSource {
+  readonly hours: Float64Array;
+  private readonly sorted: readonly TimedReading[];
+
+  constructor(
+    readings: readonly TimedReading[],
+    private readonly file: string,
+  ) {
+    this.sorted = [...readings].sort((a, b) => a.hours - b.hours);
+    this.hours = Float64Array.from(this.sorted, (r) => r.hours);
+  }
+
+  place(row: number): string {
+    return `${this.file} reading ${row + 1}`;
+  }
+
+  read(row: number, write: (variable: number, value: number) => void): number {
+    const { variable, value } = this.sorted[row]!;
+    write(variable, value);
+    return 0;
+  }
+}
+
+/** Counts of what was left out, by reason, with the first places. */
+export class DropReport {
+  private readonly counts = new Map<string, { count: number; examples: string[] }>();
+
+  add(reason: string, place: string, count = 1): void {
+    if (count === 0) return;
+    const entry = this.counts.get(reason) ?? { count: 0, examples: [] };
+    entry.count += count;
+    if (entry.examples.length < 3) entry.examples.push(place);
+    this.counts.set(reason, entry);
+  }
+
+  get total(): number {
+    let sum = 0;
+    for (const { count } of this.counts.values()) sum += count;
+    return sum;
+  }
+
+  /** By reason: how many, and where the first three were. */
+  toJSON(): Record<string, { count: number; examples: string[] }> {
+    return Object.fromEntries([...this.counts].sort(([a], [b]) => (a < b ? -1 : 1)));
+  }
+
+  toString(): string {
+    return [...this.counts]
+      .map(([reason, { count, examples }]) => `${count} × ${reason} (first: ${examples[0]})`)
+      .join('\n');
+  }
+}
+
+/** Checks a task name. @throws HPformerError `ERR_HPFORMER_RANGE`. */
+export function findTask(tasks: Readonly<Record<string, HealthTask>>, name: string): HealthTask {
+  const task = Object.hasOwn(tasks, name) ? tasks[name] : undefined;
+  if (!task) {
+    throw new HPformerError(
+      'ERR_HPFORMER_RANGE',
+      `task: expected ${Object.keys(tasks).join(', ')}, got ${describe(name)}`,
+    );
+  }
+  return task;
+}

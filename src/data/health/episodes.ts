@@ -1,0 +1,93 @@
+import { readdir, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { HPformerError } from '../../errors';
+import { type DropReport, type EpisodeInput, episodeFromText } from './arrays';
+import { readText } from './files';
+import { readColumnar } from './rows/columnar';
+import { readFhir } from './rows/fhir';
+import { readJsonLines } from './rows/jsonl';
+
+/** Files read ahead, so that a disk's latency hides behind the work on earlier ones. */
+const readAhead = 32;
+
+/** Where inputs that are left out are counted, and what is done with a malformed one. */
+export interface EpisodeReadOptions {
+  drops: DropReport;
+  /** Malformed inputs are counted instead of ending the run. Default false. */
+  lenient?: boolean;
+}
+
+/** The name of a stay from its file: `x/10001_episode1_timeseries.csv` and `10001/episode1_timeseries.csv` are `10001_episode1`. */
+export function episodeId(file: string): string {
+  const base = path.basename(file).replace(/(_timeseries)?\.csv$/, '');
+  return /^episode\d+$/.test(base) ? `${path.basename(path.dirname(path.resolve(file)))}_${base}` : base;
+}
+
+const extensions = ['.csv', '.jsonl', '.ndjson', '.json', '.parquet', '.arrow', '.feather'];
+
+/**
+ * Every input file of the given files and folders, folders depth first in name order; only one folder's names are held at a time.
+ * In folders only time series are taken among CSV files (`…timeseries.csv`); list files and episode descriptions are not.
+ */
+export async function* inputFiles(inputs: readonly string[]): AsyncGenerator<string> {
+  for (const input of inputs) {
+    let directory: boolean;
+    try {
+      directory = (await stat(input)).isDirectory();
+    } catch (cause) {
+      throw new HPformerError('ERR_HPFORMER_FILE', `${input}: cannot be read (${(cause as Error).message})`, { cause });
+    }
+    if (!directory) {
+      if (!extensions.includes(path.extname(input))) {
+        throw new HPformerError(
+          'ERR_HPFORMER_FILE',
+          `${input}: expected a folder or a file ending in ${extensions.join(', ')}`,
+        );
+      }
+      yield input;
+      continue;
+    }
+    yield* folderFiles(input);
+  }
+}
+
+async function* folderFiles(folder: string): AsyncGenerator<string> {
+  const entries = await readdir(folder, { withFileTypes: true });
+  entries.sort((a, b) => (a.name < b.name ? -1 : 1));
+  for (const entry of entries) {
+    const file = path.join(folder, entry.name);
+    if (entry.isDirectory()) yield* folderFiles(file);
+    else if (entry.name.endsWith('timeseries.csv')) yield file;
+    else if (!entry.name.endsWith('.csv') && extensions.includes(path.extname(entry.name))) yield file;
+  }
+}
+
+/**
+ * Every stay of the given files and folders, in order, in constant memory (JSON lines: stay by stay; FHIR bundles, Parquet and Arrow:
+ * one file at a time).
+ */
+export async function* openEpisodes(
+  inputs: readonly string[],
+  options: EpisodeReadOptions,
+): AsyncGenerator<EpisodeInput> {
+  const waiting: { file: string; text: Promise<string> }[] = [];
+  async function take(): Promise<EpisodeInput> {
+    const { file, text } = waiting.shift()!;
+    return episodeFromText(episodeId(file), file, await text);
+  }
+  for await (const file of inputFiles(inputs)) {
+    if (file.endsWith('.csv')) {
+      const text = readText(file);
+      // The failure is met when its turn comes; until then it must not count as unhandled.
+      text.catch(() => undefined);
+      waiting.push({ file, text });
+      if (waiting.length >= readAhead) yield await take();
+      continue;
+    }
+    while (waiting.length > 0) yield await take();
+    if (file.endsWith('.json')) yield* readFhir(file, options);
+    else if (file.endsWith('.jsonl') || file.endsWith('.ndjson')) yield* readJsonLines(file, options);
+    else yield* readColumnar(file, options);
+  }
+  while (waiting.length > 0) yield await take();
+}

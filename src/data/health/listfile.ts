@@ -1,0 +1,50 @@
+import path from 'node:path';
+import { HPformerError } from '../../errors';
+import { describe } from '../../tensor/shape';
+import { parseCsv } from './csv';
+import { episodeId } from './episodes';
+
+/** A list file of one task: labels by stay, in file order. */
+export interface ListedStay {
+  file: string;
+  id: string;
+  /** Lines of the stay: hours, and its label columns. */
+  lines: { hours: number | undefined; labels: number[] }[];
+}
+
+/**
+ * Reads a list file (`stay,y_true`, `stay,period_length,y_true`, or `stay,period_length,` and one column a phenotype); stays in the
+ * order of their first line.
+ *
+ * @throws HPformerError `ERR_HPFORMER_INPUT` naming line and column.
+ */
+export function readListFile(text: string, file: string): ListedStay[] {
+  const table = parseCsv(text, file);
+  const names = [...table.columns.keys()];
+  const timed = names[1] === 'period_length';
+  if (names[0] !== 'stay' || names.length < (timed ? 3 : 2)) {
+    throw new HPformerError(
+      'ERR_HPFORMER_INPUT',
+      `${file} line 1: expected the columns stay, [period_length,] y_true, got ${names.join(', ')}`,
+    );
+  }
+  const stays = new Map<string, ListedStay>();
+  const folder = path.dirname(file);
+  table.rows.forEach((row, r) => {
+    const numbers = row.slice(1).map((field, c) => {
+      const value = field.trim() === '' ? Number.NaN : Number(field);
+      if (!Number.isFinite(value)) {
+        throw new HPformerError(
+          'ERR_HPFORMER_INPUT',
+          `${file} line ${table.lines[r]}, column "${names[c + 1]}": expected a number, got ${describe(field)}`,
+        );
+      }
+      return value;
+    });
+    const name = row[0]!;
+    const stay = stays.get(name) ?? { file: path.join(folder, name), id: episodeId(name), lines: [] };
+    stays.set(name, stay);
+    stay.lines.push({ hours: timed ? numbers[0] : undefined, labels: numbers.slice(timed ? 1 : 0) });
+  });
+  return [...stays.values()];
+}

@@ -1,0 +1,65 @@
+import { type FileHandle, open } from 'node:fs/promises';
+import { HPformerError } from '../../errors';
+
+const types = { float32: '<f4', float64: '<f8', int32: '<i4', uint8: '|u1' } as const;
+const headerBytes = 128;
+
+/** Element types that are written. */
+export type NpyType = keyof typeof types;
+
+/**
+ * Writes a NumPy 1.0 file row by row: the first dimension grows, the header is completed at the end. One row is all it holds.
+ */
+export class NpyWriter {
+  private rows = 0;
+
+  private constructor(
+    private readonly file: FileHandle,
+    private readonly path: string,
+    private readonly type: NpyType,
+    private readonly rowDims: readonly number[],
+  ) {}
+
+  /** @param rowDims dims of one row; empty for a list of numbers. @throws HPformerError `ERR_HPFORMER_FILE`. */
+  static async create(path: string, type: NpyType, rowDims: readonly number[]): Promise<NpyWriter> {
+    try {
+      const file = await open(path, 'w');
+      await file.write(Buffer.alloc(headerBytes, 0x20));
+      return new NpyWriter(file, path, type, rowDims);
+    } catch (cause) {
+      throw new HPformerError('ERR_HPFORMER_FILE', `${path}: cannot be written (${(cause as Error).message})`, {
+        cause,
+      });
+    }
+  }
+
+  /** Appends rows; the data may be reused once the promise is fulfilled. */
+  async write(data: Float32Array | Float64Array | Int32Array | Uint8Array, rows: number): Promise<void> {
+    try {
+      await this.file.write(Buffer.from(data.buffer, data.byteOffset, data.byteLength));
+    } catch (cause) {
+      throw new HPformerError('ERR_HPFORMER_FILE', `${this.path}: cannot be written (${(cause as Error).message})`, {
+        cause,
+      });
+    }
+    this.rows += rows;
+  }
+
+  /** Completes the header and closes the file. */
+  async end(): Promise<void> {
+    const shape = [this.rows, ...this.rowDims].join(', ');
+    const text = `{'descr': '${types[this.type]}', 'fortran_order': False, 'shape': (${shape}${this.rowDims.length === 0 ? ',' : ''}), }`;
+    const header = Buffer.alloc(headerBytes, 0x20);
+    header.set([0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59, 1, 0]);
+    header.writeUInt16LE(headerBytes - 10, 8);
+    header.write(text, 10, 'latin1');
+    header[headerBytes - 1] = 0x0a;
+    await this.file.write(header, 0, headerBytes, 0);
+    await this.file.close();
+  }
+
+  /** Closes without completing; the file is useless. */
+  async abandon(): Promise<void> {
+    await this.file.close();
+  }
+}

@@ -1,0 +1,266 @@
+import { createWriteStream } from 'node:fs';
+import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { HPformerError } from '../../errors';
+import { describe } from '../../tensor/shape';
+import type { BinOptions } from './arrays';
+import { DropReport, type EpisodeInput, EpisodePreparer, episodeFromText, type PreparedEpisode } from './arrays';
+import { healthFeatures, preprocessingHash } from './bundle';
+import { openEpisodes } from './episodes';
+import { readJsonFile, readText } from './files';
+import { type Compat, decompensationLabels, lengthOfStayLabels } from './labels';
+import { type ListedStay, readListFile } from './listfile';
+import { type Normalizer, NormalizerFitter, type NormalizerJSON } from './normalizer';
+import { NpyWriter } from './npy';
+import type { HealthTask } from './tasks';
+
+/** What {@link prepareArrays} does. */
+export interface PrepareArraysOptions {
+  task: HealthTask;
+  /** Episode files, folders and the other formats; ignored where `list` is given. */
+  inputs: readonly string[];
+  /** Folder that the arrays are written to. */
+  out: string;
+  /** A list file: its stays in order, with labels and, for hourly tasks, the last hour of each. */
+  list?: string;
+  /** A fitted normaliser; `fit`: fitted on these stays first (a second pass over the files); default `fit`. */
+  normalizer?: Normalizer | 'fit';
+  normalizerColumns?: 'all' | 'numeric';
+  bins?: BinOptions;
+  unknown?: 'error' | 'skip';
+  /** Malformed stays are counted instead of ending the run. */
+  lenient?: boolean;
+  compat?: Compat;
+  /** Called after each stay. */
+  progress?: (episodes: number) => void;
+}
+
+/** What was prepared: written as `prepare.json` beside the arrays. */
+export interface PreparedManifest {
+  format: 'hpformer-prepared';
+  version: 1;
+  task: string;
+  steps: number;
+  columns: string[];
+  bins: Required<BinOptions>;
+  normalizer: NormalizerJSON;
+  /** SHA-256 of the preprocessing, to compare with a bundle's. */
+  preprocessing: string;
+  episodes: number;
+  labelled: boolean;
+  /** Readings skipped for unknown texts. */
+  skippedReadings: number;
+  dropped: Record<string, { count: number; examples: string[] }>;
+}
+
+interface Listed {
+  input: EpisodeInput;
+  end: number | undefined;
+  stay: ListedStay | undefined;
+}
+
+async function* inputsOf(options: PrepareArraysOptions, drops: DropReport): AsyncGenerator<Listed> {
+  const { list, task, lenient = false } = options;
+  if (list === undefined) {
+    for await (const input of openEpisodes(options.inputs, { drops, lenient })) {
+      yield { input, end: undefined, stay: undefined };
+    }
+    return;
+  }
+  for (const stay of readListFile(await readText(list), list)) {
+    const last = stay.lines.reduce((most, line) => Math.max(most, line.hours ?? 0), 0);
+    const end = task.end === null && last > 0 ? last : undefined;
+    yield { input: episodeFromText(stay.id, stay.file, await readText(stay.file)), end, stay };
+  }
+}
+
+/** Runs `work`; with `lenient` a malformed stay is counted and undefined returned. */
+function attempt<T>(lenient: boolean, drops: DropReport, file: string, work: () => T): T | undefined {
+  try {
+    return work();
+  } catch (error) {
+    if (!lenient || !(error instanceof HPformerError) || error.code !== 'ERR_HPFORMER_INPUT') throw error;
+    drops.add('malformed stay', `${file}: ${error.message}`);
+    return undefined;
+  }
+}
+
+/** Fits a normaliser over all bins of all stays before padding, stay by stay. */
+export async function fitNormalizer(options: PrepareArraysOptions): Promise<Normalizer> {
+  const { task, bins = {}, unknown = 'error', normalizerColumns = 'all', lenient = false } = options;
+  const preparer = new EpisodePreparer({ task, bins, unknown });
+  const fitter = new NormalizerFitter({ columns: normalizerColumns, width: preparer.columns.length });
+  const drops = new DropReport();
+  let done = 0;
+  for await (const { input, end } of inputsOf(options, drops)) {
+    const binned = attempt(lenient, drops, input.file, () => preparer.bin(input, end));
+    if (binned) fitter.add(binned.values);
+    options.progress?.(++done);
+  }
+  return fitter.finish();
+}
+
+/** Labels of one stay in the shape of the task: `[labels]`, or `[steps]` with which of them count. */
+function labelsOf(stay: ListedStay, task: HealthTask, compat: Compat): { labels: Float32Array; valid: Uint8Array } {
+  if (task.readout === 'step') {
+    const labels = Float32Array.from(stay.lines[0]!.labels);
+    if (stay.lines.length !== 1 || labels.length !== task.labels) {
+      throw new HPformerError(
+        'ERR_HPFORMER_INPUT',
+        `${stay.file}: expected one line with ${task.labels} labels, got ${stay.lines.length} with ${labels.length}`,
+      );
+    }
+    return { labels, valid: new Uint8Array(0) };
+  }
+  const make = task.name === 'decompensation' ? decompensationLabels : lengthOfStayLabels;
+  const samples = stay.lines.map(({ hours, labels }) => ({ hours: hours ?? Number.NaN, label: labels[0]! }));
+  const made = make(samples, { steps: task.steps, compat });
+  return { labels: Float32Array.from(made.labels), valid: made.valid };
+}
+
+/**
+ * Streams stays through the published pipeline into NumPy files: `features.npy` `[N, steps, columns]` (float32), `bins.npy`, `step.npy`
+ * `[N]` (int32), `ids.txt`, and with a list file `labels.npy` and, for hourly tasks, `valid.npy`; `prepare.json` says what they are.
+ * Memory does not grow with the number of stays.
+ */
+export async function prepareArrays(options: PrepareArraysOptions): Promise<PreparedManifest> {
+  const { task, out, bins = {}, unknown = 'error', lenient = false, compat = 'corrected' } = options;
+  const normalizer =
+    options.normalizer === undefined || options.normalizer === 'fit'
+      ? await fitNormalizer(options)
+      : options.normalizer;
+  const preparer = new EpisodePreparer({ task, normalizer, bins, unknown });
+  const width = preparer.columns.length;
+  try {
+    await mkdir(out, { recursive: true });
+  } catch (cause) {
+    throw new HPformerError('ERR_HPFORMER_FILE', `${out}: cannot be made (${(cause as Error).message})`, { cause });
+  }
+  const labelled = options.list !== undefined;
+  const perStep = labelled && task.readout === 'steps';
+  const writers = {
+    features: await NpyWriter.create(path.join(out, 'features.npy'), 'float32', [task.steps, width]),
+    bins: await NpyWriter.create(path.join(out, 'bins.npy'), 'int32', []),
+    step: await NpyWriter.create(path.join(out, 'step.npy'), 'int32', []),
+    ...(labelled
+      ? {
+          labels: await NpyWriter.create(path.join(out, 'labels.npy'), 'float32', [perStep ? task.steps : task.labels]),
+        }
+      : {}),
+    ...(perStep ? { valid: await NpyWriter.create(path.join(out, 'valid.npy'), 'uint8', [task.steps]) } : {}),
+  };
+  const ids = createWriteStream(path.join(out, 'ids.txt'));
+  const drops = new DropReport();
+  let episodes = 0;
+  let skippedReadings = 0;
+  try {
+    for await (const { input, end, stay } of inputsOf(options, drops)) {
+      const made = attempt(lenient, drops, input.file, () => {
+        const episode = preparer.prepare(input, end);
+        return episode && { episode, labels: stay && labelsOf(stay, task, compat) };
+      });
+      if (made === undefined) {
+        if (!lenient) drops.add('no reading in the window of the task', input.file);
+        continue;
+      }
+      const { episode, labels } = made;
+      await writers.features.write(episode.features, 1);
+      await writers.bins.write(Int32Array.of(episode.bins), 1);
+      await writers.step.write(Int32Array.of(episode.step), 1);
+      if (labels) {
+        await writers.labels?.write(labels.labels, 1);
+        await writers.valid?.write(labels.valid, 1);
+      }
+      if (!ids.write(`${episode.id}\n`)) await new Promise((resolve) => ids.once('drain', resolve));
+      skippedReadings += episode.skipped;
+      options.progress?.(++episodes);
+    }
+    for (const writer of Object.values(writers)) await writer.end();
+  } catch (error) {
+    for (const writer of Object.values(writers)) await writer.abandon().catch(() => undefined);
+    throw error;
+  } finally {
+    await new Promise((resolve) => ids.end(resolve));
+  }
+  const features = healthFeatures({
+    name: 'prepared',
+    task: task.name,
+    steps: task.steps,
+    normalizer,
+    bins,
+    labels: [],
+    provenance: {},
+  });
+  const manifest: PreparedManifest = {
+    format: 'hpformer-prepared',
+    version: 1,
+    task: task.name,
+    steps: task.steps,
+    columns: features.columns,
+    bins: features.bins,
+    normalizer: features.normalizer,
+    preprocessing: preprocessingHash(features),
+    episodes,
+    labelled,
+    skippedReadings,
+    dropped: drops.toJSON(),
+  };
+  await writeFile(path.join(out, 'prepare.json'), `${JSON.stringify(manifest, null, 1)}\n`);
+  return manifest;
+}
+
+/**
+ * Reads prepared arrays back in batches.
+ *
+ * @param preprocessing hash that the arrays must have been made with.
+ * @throws HPformerError `ERR_HPFORMER_INPUT` for arrays of another preprocessing.
+ */
+export async function* readPrepared(
+  folder: string,
+  preprocessing: string,
+  batch: number,
+): AsyncGenerator<PreparedEpisode[]> {
+  const manifest = (await readJsonFile(path.join(folder, 'prepare.json'))) as Partial<PreparedManifest>;
+  if (manifest.format !== 'hpformer-prepared' || manifest.version !== 1) {
+    throw new HPformerError(
+      'ERR_HPFORMER_INPUT',
+      `${folder}: expected prepared arrays of version 1, got ${describe(manifest.format)} ${describe(manifest.version)}`,
+    );
+  }
+  if (manifest.preprocessing !== preprocessing) {
+    throw new HPformerError(
+      'ERR_HPFORMER_INPUT',
+      `${folder}: expected arrays made with the preprocessing ${preprocessing} of the model, got ${describe(manifest.preprocessing)}`,
+    );
+  }
+  const ids = (await readText(path.join(folder, 'ids.txt'))).split('\n');
+  const size = manifest.steps! * manifest.columns!.length;
+  const ints = async (name: string): Promise<Int32Array> => {
+    const bytes = await readFile(path.join(folder, name));
+    return new Int32Array(bytes.buffer.slice(bytes.byteOffset + 128, bytes.byteOffset + bytes.length));
+  };
+  const bins = await ints('bins.npy');
+  const step = await ints('step.npy');
+  const file = await open(path.join(folder, 'features.npy'));
+  try {
+    for (let from = 0; from < manifest.episodes!; from += batch) {
+      const count = Math.min(batch, manifest.episodes! - from);
+      const data = new Float32Array(count * size);
+      const { bytesRead } = await file.read(Buffer.from(data.buffer), 0, data.byteLength, 128 + from * size * 4);
+      if (bytesRead !== data.byteLength) {
+        throw new HPformerError('ERR_HPFORMER_FILE', `${folder}: features.npy ends early`);
+      }
+      yield Array.from({ length: count }, (_, i) => ({
+        id: ids[from + i]!,
+        features: data.subarray(i * size, (i + 1) * size),
+        bins: bins[from + i]!,
+        step: step[from + i]!,
+        skipped: 0,
+        observed: undefined,
+        lastReadingAge: Number.NaN,
+      }));
+    }
+  } finally {
+    await file.close();
+  }
+}

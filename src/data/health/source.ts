@@ -1,0 +1,215 @@
+import { stat } from 'node:fs/promises';
+import path from 'node:path';
+import { HPformerError } from '../../errors';
+import { Tensor } from '../../tensor/tensor';
+import type { LabelledBatch, OpenSource, ScoreBatch } from '../recipes';
+import { DropReport, EpisodePreparer, episodeFromText, type PreparedEpisode } from './arrays';
+import { readHealthPreprocessing } from './bundle';
+import type { Calibration } from './calibration';
+import { openEpisodes } from './episodes';
+import { readText } from './files';
+import { decompensationLabels, type LabelSample, lengthOfStayLabels } from './labels';
+import { type ListedStay, readListFile } from './listfile';
+import { readPrepared } from './prepare';
+import type { HealthTask } from './tasks';
+
+/** Feeds of a batch of prepared stays. */
+export function episodeFeeds(
+  episodes: readonly PreparedEpisode[],
+  task: HealthTask,
+  width: number,
+): ScoreBatch['feeds'] {
+  const count = episodes.length;
+  const size = task.steps * width;
+  const features = new Float32Array(count * size);
+  episodes.forEach((episode, i) => {
+    features.set(episode.features, i * size);
+  });
+  const feeds: ScoreBatch['feeds'] = { features: new Tensor('float32', features, [count, task.steps, width]) };
+  if (task.readout === 'step') {
+    feeds.step = new Tensor(
+      'int32',
+      Int32Array.from(episodes, (e) => e.step),
+      [count],
+    );
+  }
+  return feeds;
+}
+
+/** Applies the calibrations of a bundle to rows of raw probabilities. */
+export function calibrateRows(raw: ArrayLike<number>, calibration: readonly (Calibration | null)[]): ArrayLike<number> {
+  if (calibration.every((c) => c === null)) return raw;
+  const labels = calibration.length;
+  return Float64Array.from({ length: raw.length }, (_, i) => {
+    const fitted = calibration[i % labels];
+    return fitted ? fitted.probability(raw[i]!) : raw[i]!;
+  });
+}
+
+const listNames: Readonly<Record<string, string>> = {
+  train: 'train_listfile.csv',
+  valid: 'val_listfile.csv',
+  test: 'test_listfile.csv',
+};
+
+/** The list file of a part: the file itself where one is given, else by the published names inside the folder. */
+async function findList(input: string, part: string): Promise<{ file: string; text: string }> {
+  if (path.basename(input).endsWith('listfile.csv')) return { file: input, text: await readText(input) };
+  const named = listNames[part];
+  if (named) {
+    const file = path.join(input, named);
+    try {
+      return { file, text: await readText(file) };
+    } catch (error) {
+      if (part !== 'test') throw error;
+    }
+  }
+  const file = path.join(input, 'listfile.csv');
+  return { file, text: await readText(file) };
+}
+
+interface LabelledRows {
+  episode: PreparedEpisode;
+  /** Steps of the rows, or the readout step. */
+  steps: number[];
+  ids: string[];
+  labels: (0 | 1)[][];
+  group: string;
+}
+
+function rowsOf(stay: ListedStay, episode: PreparedEpisode, task: HealthTask, file: string): LabelledRows {
+  const group = stay.id.replace(/_episode\d+$/, '');
+  const binary = (value: number): 0 | 1 => {
+    if (value !== 0 && value !== 1) {
+      throw new HPformerError('ERR_HPFORMER_INPUT', `${file}, stay ${stay.id}: expected labels 0 or 1, got ${value}`);
+    }
+    return value;
+  };
+  if (task.readout === 'step') {
+    const labels = stay.lines[0]!.labels;
+    if (stay.lines.length !== 1 || labels.length !== task.labels) {
+      throw new HPformerError(
+        'ERR_HPFORMER_INPUT',
+        `${file}, stay ${stay.id}: expected one line with ${task.labels} labels, got ${stay.lines.length} with ${labels.length}`,
+      );
+    }
+    return { episode, steps: [episode.step], ids: [stay.id], labels: [labels.map(binary)], group };
+  }
+  const samples: LabelSample[] = stay.lines.map(({ hours, labels }) => ({ hours: hours!, label: labels[0]! }));
+  const made = (task.name === 'decompensation' ? decompensationLabels : lengthOfStayLabels)(samples, {
+    steps: task.steps,
+  });
+  const steps = Array.from(made.valid.keys()).filter((i) => made.valid[i] === 1 && i < episode.bins);
+  return {
+    episode,
+    steps,
+    ids: steps.map((s) => `${stay.id}@${s + 1}`),
+    labels: steps.map((s) => {
+      const value = made.labels[s]!;
+      return task.labels === 1 ? [binary(value)] : Array.from({ length: task.labels }, (_, c) => (c === value ? 1 : 0));
+    }),
+    group,
+  };
+}
+
+/** Takes the rows that are reported out of a batch's probabilities (`[B, labels]` or `[B, steps, labels]`) and calibrates them. */
+function picker(
+  steps: readonly (readonly number[])[],
+  task: HealthTask,
+  calibration: readonly (Calibration | null)[],
+): (raw: ArrayLike<number>) => ArrayLike<number> {
+  return (raw) => {
+    if (task.readout === 'step') return calibrateRows(raw, calibration);
+    const { labels } = task;
+    const rows = steps.reduce((sum, list) => sum + list.length, 0);
+    const out = new Float64Array(rows * labels);
+    let at = 0;
+    steps.forEach((list, b) => {
+      for (const step of list) for (let c = 0; c < labels; c++) out[at++] = raw[(b * task.steps + step) * labels + c]!;
+    });
+    return calibrateRows(out, calibration);
+  };
+}
+
+/** Episode files, JSON lines, FHIR, Parquet and Arrow as the source of a health bundle. */
+export const healthSource: OpenSource = (bundle, config, inputs) => {
+  const { task, bins, normalizer, calibration, hash } = readHealthPreprocessing(bundle, config);
+  const preparer = new EpisodePreparer({ task, normalizer, bins });
+  const width = preparer.columns.length;
+  const drops = new DropReport();
+  return {
+    idColumn: 'patient',
+    unit: task.readout === 'steps' ? 'hours' : 'episodes',
+    group: 'patients',
+    drops,
+    async *score({ batch }) {
+      let waiting: PreparedEpisode[] = [];
+      const flush = (): ScoreBatch => {
+        const episodes = waiting;
+        waiting = [];
+        // Without a list file the answer is the one at the stay's last hour.
+        const pick = picker(
+          episodes.map((e) => [e.step]),
+          task,
+          calibration,
+        );
+        return { ids: episodes.map((e) => e.id), feeds: episodeFeeds(episodes, task, width), pick };
+      };
+      const prepared: string[] = [];
+      const raw: string[] = [];
+      for (const input of inputs) {
+        const arrays = await stat(path.join(input, 'prepare.json')).catch(() => undefined);
+        (arrays ? prepared : raw).push(input);
+      }
+      for (const folder of prepared) {
+        for await (const episodes of readPrepared(folder, hash, batch)) {
+          waiting = episodes;
+          yield flush();
+        }
+      }
+      for await (const input of openEpisodes(raw, { drops })) {
+        const episode = preparer.prepare(input);
+        if (episode) waiting.push(episode);
+        else drops.add('no reading in the window of the task', input.file);
+        if (waiting.length >= batch) yield flush();
+      }
+      if (waiting.length > 0) yield flush();
+    },
+    async *labelled(part, { batch, progress }) {
+      for (const input of inputs) {
+        const list = await findList(input, part);
+        const stays = readListFile(list.text, list.file);
+        let waiting: LabelledRows[] = [];
+        const flush = (): LabelledBatch => {
+          const rows = waiting;
+          waiting = [];
+          return {
+            ids: rows.flatMap((r) => r.ids),
+            labels: rows.flatMap((r) => r.labels),
+            groups: rows.flatMap((r) => r.ids.map(() => r.group)),
+            feeds: episodeFeeds(
+              rows.map((r) => r.episode),
+              task,
+              width,
+            ),
+            pick: picker(
+              rows.map((r) => r.steps),
+              task,
+              calibration,
+            ),
+          };
+        };
+        for (const [done, stay] of stays.entries()) {
+          const end = task.end ?? stay.lines.reduce((most, line) => Math.max(most, line.hours ?? 0), 0);
+          const text = await readText(stay.file);
+          const episode = preparer.prepare(episodeFromText(stay.id, stay.file, text), end > 0 ? end : undefined);
+          if (episode) waiting.push(rowsOf(stay, episode, task, list.file));
+          else drops.add('no reading in the window of the task', stay.file);
+          if (waiting.length >= batch) yield flush();
+          progress?.(done + 1, stays.length);
+        }
+        if (waiting.length > 0) yield flush();
+      }
+    },
+  };
+};
