@@ -88,7 +88,8 @@ struct Kernels {
   const char* isa;
   int64_t width;  // floats in a register
   int64_t panel;  // rows of a GEMM panel
-  int64_t tile;   // lanes of a tile, a multiple of the micro-kernel's columns
+  int64_t tile;   // tokens of a tile, a multiple of the micro-kernel's columns
+  int64_t group;  // sequences side by side when one step of each is read
 
   void (*gemm)(const Gemm&);
   void (*norm)(const NormLanes&);
@@ -108,8 +109,9 @@ struct Kernels {
   void (*fromLanes)(const float* lanes, int64_t ld, int64_t count, int64_t width, float* const* rows);
   // head links over the label axis, in lanes, in place: 1 sigmoid, 2 softmax
   void (*link)(int kind, float* x, int64_t labels, int64_t ld, int64_t cols);
-  // one token alone: y[r] = residual[r] + activation(bias[r] + A x), same panels and bits as gemm
+  // One token alone, its channels in a row, with the same bits as its lane would get. matvec: y[r] = residual[r] + activation(bias[r] + A x), same panels and bits as gemm
   void (*matvec)(const Gemm&);
+  void (*normRow)(const NormLanes&);
 };
 
 // Highest level that this machine can run, or the lower one that HPFORMER_ISA names. Null never: baseline or neon is always there.

@@ -52,6 +52,9 @@ void embedLanes(const Context& c, const Sequence& s, const int32_t* steps, int64
 // One step of each of several sequences.
 void embedSteps(const Context& c, const Sequence* sequences, int64_t count, const int32_t* steps, float* lanes, int64_t ld);
 
+// One step of one sequence as a row, with the bits of its lane.
+void embedStep(const Context& c, const Sequence& s, int64_t step, float* row);
+
 // TDHP of one or several sequences: keys[j] receives K_comp [S][hidden] of sequences[j]. With `threads` > 1 the segments
 // of a single sequence are shared out.
 Status tdhp(const Context& c, const Sequence* sequences, int64_t count, float* const* keys, int threads);

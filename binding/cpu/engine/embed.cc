@@ -101,6 +101,21 @@ void embedSteps(const Context& c, const Sequence* sequences, int64_t count, cons
   lanesOf(c, [&](int64_t i) -> const Sequence& { return sequences[i]; }, steps, count, lanes, ld);
 }
 
+void embedStep(const Context& c, const Sequence& s, int64_t step, float* row) {
+  if (!s.features) return embedRow(c, s, step, row);
+  const int64_t d = c.spec.hidden;
+  Gemm g;
+  g.a = c.packed.embedding.data();
+  g.rows = d;
+  g.k = c.spec.features;
+  g.x = s.features + step * c.spec.features;
+  g.c = row;
+  g.bias = c.packed.embeddingBias.data();
+  if (c.spec.positions != PositionKind::none) g.residual = positionOf(c, s, step);
+  c.k.matvec(g);
+  if (c.spec.embeddingNorm) c.k.normRow(normOf(c.packed.embeddingNorm, row, row, d, 1, 1));
+}
+
 void embedRows(const Context& c, const Sequence& s, const int32_t* steps, int64_t count, float* rows) {
   const int64_t d = c.spec.hidden;
   if (!s.features) {

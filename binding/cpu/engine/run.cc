@@ -88,7 +88,7 @@ class Run {
   Status steps(const Feed<float>& feed, const SequenceOutputs<float>& out, float* rows) {
     const int64_t d = c_.spec.hidden, width = c_.k.width;
     const int64_t even = (r_.batch + c_.threads - 1) / c_.threads;
-    const int64_t group = std::min(c_.k.tile, roundUp(even, width));
+    const int64_t group = std::min(c_.k.group, roundUp(even, width));
     return share((r_.batch + group - 1) / group, c_.threads, [&](int64_t i) -> Status {
       Arena& arena = Arena::local();
       Arena::Scope scope(arena);

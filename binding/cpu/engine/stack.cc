@@ -100,11 +100,15 @@ struct TileBuffers {
   }
 };
 
-void addNorm(const Context& c, int64_t layer, int which, float* x, const float* y, int64_t ld, int64_t cols) {
+const PackedNorm* normsOf(const Context& c, int64_t layer, int which) {
   const size_t at = c.packed.layers.size() == 1 ? 0 : static_cast<size_t>(layer);
   const PackedNorm* n = which == 0 ? &c.packed.layers[at].norm1 : &c.packed.layers[at].norm2;
   if (!c.plan.foldedWeights && !c.packed.plainNorms.empty()) n = &c.packed.plainNorms[2 * at + static_cast<size_t>(which)];
-  c.k.norm(normOf(*n, y, x, c.spec.hidden, ld, cols));
+  return n;
+}
+
+void addNorm(const Context& c, int64_t layer, int which, float* x, const float* y, int64_t ld, int64_t cols) {
+  c.k.norm(normOf(*normsOf(c, layer, which), y, x, c.spec.hidden, ld, cols));
 }
 
 // Z = Norm2(Y + act(W_1 Y + c_1)) after Y = Norm1(X + O); `b.y` holds X + O on entry, `b.x` the result.
@@ -322,8 +326,88 @@ Status stackSequence(const Context& c, const Sequence& s, const float* keys, con
   return stack.run(keys, pooled, threads);
 }
 
+namespace {
+
+// One token of one sequence, channels in a row. Heads stand in the lanes of the attention kernel, so each head's numbers
+// come from the operations that stackSteps' lanes run, in their order.
+Status stackStep(const Context& c, const Sequence& s, int32_t step, const float* keys, float* pooled) {
+  Arena& arena = Arena::local();
+  Arena::Scope scope(arena);
+  const int64_t d = c.spec.hidden, heads = c.spec.heads, width = c.spec.headWidth(), count = s.segments.count;
+  const int64_t ld = roundUp(heads, c.k.width);
+  float* x = arena.take<float>(d);
+  float* y = arena.take<float>(d);
+  float* a = arena.take<float>(d);
+  float* headLanes = arena.take<float>(width * ld);
+  float* mixed = arena.take<float>(width * ld);
+  float* keyLanes = arena.take<float>(count * width * ld);
+  float* p = arena.take<float>(count * ld);
+  const float** rows = arena.take<const float*>(heads);
+  float** to = arena.take<float*>(heads);
+  auto* segments = arena.take<int32_t>(ld);
+  std::fill_n(segments, ld, 0);
+  std::fill_n(segments, heads, static_cast<int32_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t g = 0; g < heads; ++g) rows[g] = keys + i * d + g * width;
+    c.k.toLanes(rows, heads, width, keyLanes + i * width * ld, ld);
+  }
+  embedStep(c, s, step, x);
+  for (int64_t g = 0; g < heads; ++g) to[g] = a + g * width;
+  KeyAttentionLanes attention;
+  attention.keys = keyLanes;
+  attention.segments = segments;
+  attention.x = headLanes;
+  attention.p = p;
+  attention.out = mixed;
+  attention.heads = 1;
+  attention.width = width;
+  attention.segmentsMax = count;
+  attention.ld = ld;
+  attention.cols = heads;
+  attention.scale = 1.0f / std::sqrt(static_cast<float>(width));
+  for (int64_t g = 0; g < heads; ++g) rows[g] = x + g * width;
+  for (int64_t l = 0; l < c.spec.layers; ++l) {
+    if (c.cancelled()) return {StatusCode::aborted, "aborted"};
+    const PackedLayer& w = layerOf(c, l);
+    c.k.toLanes(rows, heads, width, headLanes, ld);
+    c.k.keyAttentionLanes(attention);
+    c.k.fromLanes(mixed, ld, heads, width, to);
+    if (s.out->attention) {
+      const int64_t most = s.out->segmentsMax;
+      float* out = s.out->attention + (s.index * c.spec.layers + l) * heads * most;
+      for (int64_t g = 0; g < heads; ++g)
+        for (int64_t i = 0; i < most; ++i) out[g * most + i] = i < count ? p[i * ld + g] : 0.0f;
+    }
+    Gemm g;
+    g.a = w.output.data();
+    g.rows = g.k = d;
+    g.x = a;
+    g.c = y;
+    g.residual = x;
+    c.k.matvec(g);
+    c.k.normRow(normOf(*normsOf(c, l, 0), y, x, d, 1, 1));
+    g.a = w.feedForward.data();
+    g.x = x;
+    g.bias = w.feedForwardBias.data();
+    g.activation = static_cast<int>(c.spec.activation);
+    c.k.matvec(g);
+    c.k.normRow(normOf(*normsOf(c, l, 1), y, x, d, 1, 1));
+  }
+  if (s.padding(c.spec, step)) std::fill_n(x, d, 0.0f);
+  std::copy_n(x, d, pooled);
+  return {};
+}
+
+}  // namespace
+
 Status stackSteps(const Context& c, const Sequence* sequences, int64_t count, const int32_t* steps,
                   const float* const* keys, float* const* pooled) {
+  constexpr int64_t kAlone = 4;  // fewer sequences than this are faster one by one
+  if (count < kAlone) {
+    for (int64_t j = 0; j < count; ++j)
+      if (Status status = stackStep(c, sequences[j], steps[j], keys[j], pooled[j]); !status.ok()) return status;
+    return {};
+  }
   Arena& arena = Arena::local();
   Arena::Scope scope(arena);
   const int64_t d = c.spec.hidden, ld = roundUp(count, c.k.width);
@@ -341,7 +425,6 @@ Status stackSteps(const Context& c, const Sequence* sequences, int64_t count, co
     for (int64_t j = 0; j < count; ++j) rows[j] = s < segments[j] ? keys[j] + s * d : nullptr;
     c.k.toLanes(rows, count, d, lanes + s * d * ld, ld);
   }
-  // Embed each sequence's own step: one gemm for all lanes where rows are features, a row each otherwise.
   embedSteps(c, sequences, count, steps, b.x, ld);
   KeyAttentionLanes a;
   a.keys = lanes;

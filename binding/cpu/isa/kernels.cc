@@ -15,9 +15,27 @@
 namespace hpformer::HPFORMER_ISA {
 
 extern const Kernels table;
-const Kernels table{
-    HPFORMER_TEXT(HPFORMER_ISA), W,       kPanel,  kTile, gemm,     norm,         keyScores,  keyAttentionLanes, scanBlock,
-    rowsSum,                     rowsMax, dot,     axpy,  scaleRow, layernormRow, softmaxRow, toLanes,           fromLanes,
-    link,                        matvec};
+const Kernels table{HPFORMER_TEXT(HPFORMER_ISA),
+                    W,
+                    kPanel,
+                    kTile,
+                    kGroup,
+                    gemm,
+                    norm,
+                    keyScores,
+                    keyAttentionLanes,
+                    scanBlock,
+                    rowsSum,
+                    rowsMax,
+                    dot,
+                    axpy,
+                    scaleRow,
+                    layernormRow,
+                    softmaxRow,
+                    toLanes,
+                    fromLanes,
+                    link,
+                    matvec,
+                    normRow};
 
 }  // namespace hpformer::HPFORMER_ISA

@@ -105,6 +105,13 @@ HP_INLINE void keep(vf&) {}
 #endif
 
 // Sum of all lanes by halving: one fixed tree per width.
+#if HPFORMER_LANES == 8 && defined(__AVX2__)
+HP_INLINE float sumLanes(vf v) {
+  __m128 h = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+  h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+  return _mm_cvtss_f32(_mm_add_ss(h, _mm_shuffle_ps(h, h, 1)));
+}
+#else
 HP_INLINE float sumLanes(vf v) {
   float f[W];
   __builtin_memcpy(f, &v, sizeof v);
@@ -112,6 +119,7 @@ HP_INLINE float sumLanes(vf v) {
     for (int64_t i = 0; i < n; ++i) f[i] += f[i + n];
   return f[0];
 }
+#endif
 
 }  // namespace
 }  // namespace hpformer::HPFORMER_ISA

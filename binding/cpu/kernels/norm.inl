@@ -80,5 +80,64 @@ static void norm(const NormLanes& n) {
   }
 }
 
+// One token's channels in a row, with the bits that `norm` gives it in any lane: the four chains are the four lanes of a
+// small register.
+typedef float vq __attribute__((vector_size(16)));
+typedef float vqu __attribute__((vector_size(16), aligned(4), may_alias));
+
+HP_INLINE vq fmaQuad(vq a, vq c) {
+#if defined(__FMA__)
+  return (vq)_mm_fmadd_ps((__m128)a, (__m128)a, (__m128)c);
+#elif defined(__aarch64__)
+  return (vq)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)a);
+#else
+  return a * a + c;
+#endif
+}
+
+template <bool Square>
+HP_INLINE float rowChains(const float* x, int64_t channels, float mean) {
+  vq s{};
+  int64_t c = 0;
+  for (; c + 4 <= channels; c += 4) {
+    const vq v = *reinterpret_cast<const vqu*>(x + c);
+    s = Square ? fmaQuad(v - mean, s) : s + v;
+  }
+  if (c < channels) {
+    vq v{};
+    for (int64_t i = 0; c + i < channels; ++i) v[i] = x[c + i] - (Square ? mean : 0.0f);
+    s = Square ? fmaQuad(v, s) : s + v;
+  }
+  return (s[0] + s[1]) + (s[2] + s[3]);
+}
+
+static void normRow(const NormLanes& n) {
+  const float inverse = 1.0f / static_cast<float>(n.channels);
+  vf mean{}, scale{};
+  if (n.form == NormForm::layernorm) {
+    mean = set1(rowChains<false>(n.x, n.channels, 0) * inverse);
+    scale = set1(1.0f) / sqrt(set1(rowChains<true>(n.x, n.channels, mean[0]) * inverse) + set1(kEpsilon));
+  } else if (n.form == NormForm::rms) {
+    scale = set1(1.0f) / sqrt(set1(rowChains<true>(n.x, n.channels, 0) * inverse) + set1(kEpsilon));
+  }
+  for (int64_t c = 0; c < n.channels; c += W) {
+    const int64_t count = n.channels - c < W ? n.channels - c : W;
+    const vf x = loadFirst(n.x + c, count), w = loadFirst(n.weight + c, count);
+    const vf bias = n.form == NormForm::rms ? vf{} : loadFirst(n.bias + c, count);
+    vf y{};
+    switch (n.form) {
+      case NormForm::layernorm: y = fma((x - mean) * scale, w, bias); break;
+      case NormForm::rms: y = x * scale * w; break;
+      case NormForm::affine: y = fma(x, w, bias); break;
+      case NormForm::batchnorm: {
+        const vf by = set1(1.0f) / sqrt(loadFirst(n.variance + c, count) + set1(kEpsilon));
+        y = fma((x - loadFirst(n.mean + c, count)) * by, w, bias);
+        break;
+      }
+    }
+    storeFirst(n.y + c, y, count);
+  }
+}
+
 }  // namespace
 }  // namespace hpformer::HPFORMER_ISA
