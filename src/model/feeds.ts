@@ -26,7 +26,8 @@ export interface PreparedFeeds {
 
 /** The feed that carries the sequence itself. */
 export function mainFeed(config: HPformerConfig): 'features' | 'tokens' | 'values' {
-  return ({ features: 'features', tokens: 'tokens', scalar: 'values' } as const)[config.embedding.kind];
+  const { kind } = config.embedding;
+  return kind === 'scalar' ? 'values' : kind;
 }
 
 /** The feed that carries the second sequence; two-sequence models have tokens or scalars. */
@@ -88,8 +89,12 @@ export function prepareFeeds(config: HPformerConfig, feeds: Feeds, double: boole
   return result;
 }
 
+/** Legal names by configuration: asked at every run. */
+const legalNames = new WeakMap<HPformerConfig, (keyof Feeds)[]>();
+
 function checkNames(config: HPformerConfig, feeds: Feeds, main: keyof Feeds): void {
-  const legal = legalFeeds(config);
+  let legal = legalNames.get(config);
+  if (legal === undefined) legalNames.set(config, (legal = legalFeeds(config)));
   for (const name of Object.keys(feeds) as (keyof Feeds)[]) {
     if (feeds[name] === undefined || legal.includes(name)) continue;
     const why =
@@ -107,9 +112,10 @@ function checkNames(config: HPformerConfig, feeds: Feeds, main: keyof Feeds): vo
       'feeds: step and readoutWeights contradict each other; expected one of them, got both',
     );
   }
-  for (const name of config.sequences === 2 ? [main, secondFeed(config)] : [main]) {
-    if (feeds[name] === undefined) {
-      throw new HPformerError('ERR_HPFORMER_INPUT', `${name}: expected ${expectedDims(config)}, got nothing`);
+  const missing = feeds[main] === undefined ? main : config.sequences === 2 ? secondFeed(config) : undefined;
+  if (missing !== undefined) {
+    if (feeds[missing] === undefined) {
+      throw new HPformerError('ERR_HPFORMER_INPUT', `${missing}: expected ${expectedDims(config)}, got nothing`);
     }
   }
 }
@@ -298,5 +304,5 @@ function prepareReadoutWeights(value: unknown, batch: number, feed: NativeFeed, 
 }
 
 function isShared(array: Int32Array): boolean {
-  return Object.prototype.toString.call(array.buffer) === '[object SharedArrayBuffer]';
+  return (array.buffer as { [Symbol.toStringTag]: string })[Symbol.toStringTag] === 'SharedArrayBuffer';
 }

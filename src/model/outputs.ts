@@ -2,7 +2,7 @@ import type { HPformerConfig } from '../config/types';
 import { HPformerError } from '../errors';
 import type { NativeReal, NativeRequest, NativeSequenceOutputs } from '../native/addon';
 import { describe, elementCount } from '../tensor/shape';
-import { Tensor } from '../tensor/tensor';
+import { type Tensor, trustedTensor } from '../tensor/tensor';
 import type { PreparedFeeds, PreparedSequence } from './feeds';
 
 /** Names that `outputs` may hold for this configuration, in the order of the documentation. */
@@ -65,45 +65,42 @@ export function checkOutputs(config: HPformerConfig, outputs: readonly string[] 
   return [...new Set<string>(outputs)];
 }
 
-/** Dims of every output and trace stage of one sequence. */
-function sequenceDims(
-  config: HPformerConfig,
-  feeds: PreparedFeeds,
-  sequence: PreparedSequence,
-): Record<string, number[]> {
+/** Dims of one output or trace stage of a sequence or of the head. */
+function dimsOf(config: HPformerConfig, feeds: PreparedFeeds, sequence: PreparedSequence, name: string): number[] {
   const { batch } = feeds;
-  const { steps } = sequence.feed;
   const { hidden, layers, heads } = config;
+  const { steps } = sequence.feed;
   const s = sequence.segmentsMax;
-  const oneStep = config.readout === 'step' && feeds.readoutWeights === undefined;
-  const dims: Record<string, number[]> = {
-    pooled: [batch, hidden],
-    keys: [batch, s, hidden],
-    segments: [batch],
-    attention: oneStep ? [batch, layers, heads, s] : [batch, steps, layers, heads, s],
-    segmentAttention: [batch, s, s],
-    intraAttention: [batch, steps],
-    embedded: [batch, steps, hidden],
-    segmentPool: [batch, s, hidden],
-    extraSegment: [batch, s, hidden],
-    intraSegment: [batch, s, hidden],
-    encoded: [batch, steps, hidden],
-  };
-  for (let i = 0; i < layers; i++) dims[`layer.${i}`] = [batch, steps, hidden];
-  return dims;
+  switch (name) {
+    case 'logits':
+    case 'probabilities':
+      return headDims(config, feeds, config.head.labels);
+    case 'pooled':
+      return [batch, hidden];
+    case 'keys':
+    case 'segmentPool':
+    case 'extraSegment':
+    case 'intraSegment':
+      return [batch, s, hidden];
+    case 'segments':
+      return [batch];
+    case 'attention': {
+      const oneStep = config.readout === 'step' && feeds.readoutWeights === undefined;
+      return oneStep ? [batch, layers, heads, s] : [batch, steps, layers, heads, s];
+    }
+    case 'segmentAttention':
+      return [batch, s, s];
+    case 'intraAttention':
+      return [batch, steps];
+    default:
+      return name.startsWith('head.')
+        ? headDims(config, feeds, config.head.layers[Number(name.slice(5))]!.size)
+        : [batch, steps, hidden];
+  }
 }
 
-/** Dims of every output of the head. */
-function headDims(config: HPformerConfig, feeds: PreparedFeeds): Record<string, number[]> {
-  const rows = config.readout === 'steps' ? [feeds.batch, feeds.first.feed.steps] : [feeds.batch];
-  const dims: Record<string, number[]> = {
-    logits: [...rows, config.head.labels],
-    probabilities: [...rows, config.head.labels],
-  };
-  config.head.layers.forEach(({ size }, j) => {
-    dims[`head.${j}`] = [...rows, size];
-  });
-  return dims;
+function headDims(config: HPformerConfig, feeds: PreparedFeeds, width: number): number[] {
+  return config.readout === 'steps' ? [feeds.batch, feeds.first.feed.steps, width] : [feeds.batch, width];
 }
 
 /** A request with the arrays that native code fills, and how to hand them to the caller. */
@@ -122,87 +119,83 @@ export function prepareRun(
   names: readonly string[],
   options: { double: boolean; trace: boolean; rewrites: number; maxBytes: number },
 ): PreparedRun {
-  const shapes: Record<string, number[]> = { ...sequenceDims(config, feeds, feeds.first), ...headDims(config, feeds) };
-  if (feeds.second) {
-    for (const [name, dims] of Object.entries(sequenceDims(config, feeds, feeds.second)))
-      shapes[`second.${name}`] = dims;
-  }
-  const size = options.double ? 8 : 4;
-  const counts = names.map((name) => elementCount(name, shapes[name]!));
-  const bytes = counts.reduce((sum, count, i) => sum + count * (isCount(names[i]!) ? 4 : size), 0);
+  const { double, trace } = options;
+  const shapes = names.map((name) =>
+    name.startsWith('second.')
+      ? dimsOf(config, feeds, feeds.second!, name.slice(7))
+      : dimsOf(config, feeds, feeds.first, name),
+  );
+  let bytes = 0;
+  const counts = shapes.map((dims, i) => {
+    const count = elementCount(names[i]!, dims);
+    bytes += count * (double && !isCount(names[i]!) ? 8 : 4);
+    return count;
+  });
   if (bytes > options.maxBytes) {
     throw new HPformerError(
       'ERR_HPFORMER_LIMIT',
       `outputs: expected at most ${options.maxBytes} bytes (load option maxBytes), these need ${bytes}: ${names
-        .map((name) => `${name} [${shapes[name]!.join(', ')}]`)
+        .map((name, i) => `${name} [${shapes[i]!.join(', ')}]`)
         .join(', ')}`,
     );
   }
-  const arrays: Record<string, NativeReal | Int32Array> = {};
+  const arrays = new Array<NativeReal | Int32Array>(names.length);
   try {
-    names.forEach((name, i) => {
+    for (let i = 0; i < names.length; i++) {
       const count = counts[i]!;
-      arrays[name] = isCount(name)
+      arrays[i] = isCount(names[i]!)
         ? new Int32Array(count)
-        : options.double
+        : double
           ? new Float64Array(count)
           : new Float32Array(count);
-    });
+    }
   } catch (cause) {
     throw new HPformerError('ERR_HPFORMER_MEMORY', `outputs: ${bytes} bytes could not be allocated`, { cause });
   }
-
-  const real = (name: string) => arrays[name] as NativeReal | undefined;
-  const sequenceOutputs = (prefix: string, sequence: PreparedSequence): NativeSequenceOutputs => {
-    const out: NativeSequenceOutputs = { segmentsMax: sequence.segmentsMax };
-    const realNames = [
-      'pooled',
-      'keys',
-      'attention',
-      'segmentAttention',
-      'intraAttention',
-      'embedded',
-      'segmentPool',
-    ] as const;
-    for (const name of [...realNames, 'extraSegment', 'intraSegment', 'encoded'] as const) {
-      const array = real(prefix + name);
-      if (array) out[name] = array;
-    }
-    const counted = arrays[`${prefix}segments`] as Int32Array | undefined;
-    if (counted) out.segments = counted;
-    if (options.trace) out.layers = Array.from({ length: config.layers }, (_, i) => real(`${prefix}layer.${i}`)!);
-    return out;
-  };
 
   const request: NativeRequest = {
     rewrites: options.rewrites,
     batch: feeds.batch,
     feed: feeds.first.feed,
-    out: sequenceOutputs('', feeds.first),
-    trace: options.trace,
+    out: { segmentsMax: feeds.first.segmentsMax },
+    trace,
   };
   if (feeds.second) {
     request.second = feeds.second.feed;
-    request.outSecond = sequenceOutputs('second.', feeds.second);
+    request.outSecond = { segmentsMax: feeds.second.segmentsMax };
   }
   if (feeds.step) request.step = feeds.step;
   if (feeds.readoutWeights) request.readoutWeights = feeds.readoutWeights;
-  if (arrays.logits) request.logits = arrays.logits as NativeReal;
-  if (arrays.probabilities) request.probabilities = arrays.probabilities as NativeReal;
-  if (options.trace && config.head.layers.length > 0)
-    request.head = config.head.layers.map((_, j) => real(`head.${j}`)!);
+  for (let i = 0; i < names.length; i++) place(request, names[i]!, arrays[i]!);
 
   return {
     request,
     results() {
       const results: Record<string, Tensor> = {};
-      for (const name of names) {
-        const type = isCount(name) ? 'int32' : options.double ? 'float64' : 'float32';
-        results[name] = new Tensor(type, arrays[name]!, shapes[name]!);
+      for (let i = 0; i < names.length; i++) {
+        const type = isCount(names[i]!) ? 'int32' : double ? 'float64' : 'float32';
+        results[names[i]!] = trustedTensor(type, arrays[i]!, shapes[i]!);
       }
       return results;
     },
   };
+}
+
+/** Puts an array where native code looks for it. */
+function place(request: NativeRequest, name: string, array: NativeReal | Int32Array): void {
+  const real = array as NativeReal;
+  if (name === 'logits' || name === 'probabilities') {
+    request[name] = real;
+  } else if (name.startsWith('head.')) {
+    (request.head ??= []).push(real);
+  } else {
+    const second = name.startsWith('second.');
+    const out = second ? request.outSecond! : request.out;
+    const own = second ? name.slice(7) : name;
+    if (own === 'segments') out.segments = array as Int32Array;
+    else if (own.startsWith('layer.')) (out.layers ??= []).push(real);
+    else out[own as Exclude<keyof NativeSequenceOutputs, 'segmentsMax' | 'segments' | 'layers'>] = real;
+  }
 }
 
 function isCount(name: string): boolean {

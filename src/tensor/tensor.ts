@@ -34,17 +34,21 @@ const arrayNames: Record<TensorType, string> = {
   bool: 'Uint8Array',
 };
 
+const nameOfArray = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), Symbol.toStringTag)!
+  .get as (this: unknown) => string | undefined;
+
 /** The constructor name of a typed array of any realm, or undefined. */
 export function arrayName(value: unknown): string | undefined {
-  return ArrayBuffer.isView(value) && !(value instanceof DataView)
-    ? Object.prototype.toString.call(value).slice(8, -1)
-    : undefined;
+  return nameOfArray.call(value);
 }
 
 /** True when `type` names an element type of {@link TensorDataMap}. */
 export function isTensorType(type: unknown): type is TensorType {
   return typeof type === 'string' && Object.hasOwn(arrayNames, type);
 }
+
+/** Set while {@link trustedTensor} builds a tensor whose parts were just made to fit. */
+let trusted = false;
 
 /**
  * A dense row-major tensor: `type`, `data` (typed array, see {@link TensorDataMap}) and `dims`.
@@ -58,15 +62,25 @@ export class Tensor<T extends TensorType = TensorType> {
   readonly dims: readonly number[];
 
   constructor(type: T, data: TensorDataMap[T], dims: readonly number[]) {
-    checkTensor('tensor', { type, data, dims });
+    if (!trusted) checkTensor('tensor', { type, data, dims });
     this.type = type;
     this.data = data;
-    this.dims = Object.freeze([...dims]);
+    this.dims = Object.freeze(trusted ? dims : [...dims]);
   }
 
   /** Number of elements. */
   get size(): number {
     return this.data.length;
+  }
+}
+
+/** A tensor whose type, array and dims are known to agree; `dims` becomes its own. */
+export function trustedTensor<T extends TensorType>(type: T, data: TensorDataMap[T], dims: number[]): Tensor<T> {
+  trusted = true;
+  try {
+    return new Tensor(type, data, dims);
+  } finally {
+    trusted = false;
   }
 }
 
