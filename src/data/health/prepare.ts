@@ -95,7 +95,8 @@ export async function fitNormalizer(options: PrepareArraysOptions): Promise<Norm
   for await (const { input, end } of inputsOf(options, drops)) {
     const binned = attempt(lenient, drops, input.file, () => preparer.bin(input, end));
     if (binned) fitter.add(binned.values);
-    options.progress?.(++done);
+    done++;
+    options.progress?.(done);
   }
   return fitter.finish();
 }
@@ -173,7 +174,8 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
       }
       if (!ids.write(`${episode.id}\n`)) await new Promise((resolve) => ids.once('drain', resolve));
       skippedReadings += episode.skipped;
-      options.progress?.(++episodes);
+      episodes++;
+      options.progress?.(episodes);
     }
     for (const writer of Object.values(writers)) await writer.end();
   } catch (error) {
