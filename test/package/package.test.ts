@@ -75,7 +75,7 @@ describeUnless(notOn('linux') ?? withoutProgram('tar'), 'the package', () => {
 
   test('holds what is needed and nothing else', () => {
     const allowed =
-      /^(dist\/.+\.(js|mjs|d\.ts|d\.mts)|prebuilds\/[\w-]+\/[\w.]+\.node|binding\/.+\.(h|cc|inl|cmake|gyp)|binding\/(build|install)\.cjs|cuda\/.+\.(h|cc|cu|cuh|inl|cmake|in|py|S)|CMakeLists\.txt|package\.json|README\.md|LICENSE|SECURITY\.md|CHANGELOG\.md)$/;
+      /^(dist\/.+\.(js|mjs|d\.ts|d\.mts)|prebuilds\/[\w-]+\/[\w.]+\.node|binding\/.+\.(h|cc|inl|cmake|gyp|map)|binding\/(build|install)\.cjs|cuda\/.+\.(h|cc|cu|cuh|inl|cmake|in|py|S)|CMakeLists\.txt|package\.json|README\.md|LICENSE|SECURITY\.md|CHANGELOG\.md)$/;
     expect(packed.files.filter((file) => !allowed.test(file))).toEqual([]);
     const needed = [
       'dist/index.js',
