@@ -6,6 +6,7 @@ import { doctor, packageVersion } from './doctor';
 import { evaluate } from './evaluate';
 import { inspect } from './inspect';
 import { predict } from './predict';
+import { prepare } from './prepare';
 
 /** Every command; adding one is one file and one line. */
 export const commands: Readonly<Record<string, Command>> = {
@@ -13,6 +14,7 @@ export const commands: Readonly<Record<string, Command>> = {
   evaluate,
   inspect,
   convert,
+  prepare,
   doctor,
 };
 

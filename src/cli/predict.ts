@@ -3,7 +3,7 @@ import { openSource, scoreColumns } from '../data/recipes';
 import { type Command, integerOption, textOption, UsageError, write, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
 import { formatDuration, Progress } from './progress';
-import { ScoreWriter, scoreFormat } from './scores';
+import { ScoreWriter, scoreFormat } from './scoreFile';
 
 export const predict: Command = {
   summary: 'Scores raw data files with a model that carries its feature recipe.',

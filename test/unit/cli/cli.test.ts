@@ -6,7 +6,7 @@ import { commandHelp, parseCommand, UsageError } from '../../../src/cli/command'
 import { evaluationTable } from '../../../src/cli/evaluate';
 import { commands, main } from '../../../src/cli/main';
 import { formatDuration, Progress } from '../../../src/cli/progress';
-import { ScoreWriter, scoreFormat } from '../../../src/cli/scores';
+import { ScoreWriter, scoreFormat } from '../../../src/cli/scoreFile';
 import { formatPairs, formatTable } from '../../../src/cli/table';
 import { evaluateLabels, predictLabelled, scoreBatches } from '../../../src/data/evaluation';
 import type { LabelledBatch } from '../../../src/data/recipes';

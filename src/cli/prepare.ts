@@ -1,0 +1,312 @@
+import { createWriteStream } from 'node:fs';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { parseCheckpoint } from '../checkpoint/load';
+import { serializeCheckpoint } from '../checkpoint/save';
+import type { BinOptions } from '../data/health/arrays';
+import { findTask } from '../data/health/arrays';
+import { writeHealthBundle } from '../data/health/bundle';
+import { Calibration, type CalibrationJSON } from '../data/health/calibration';
+import type { Fill } from '../data/health/discretize';
+import { extractSubject } from '../data/health/extract';
+import { readJsonFile, readText } from '../data/health/files';
+import { Normalizer } from '../data/health/normalizer';
+import { fitNormalizer, type PrepareArraysOptions, prepareArrays } from '../data/health/prepare';
+import { synthesizeEpisode } from '../data/health/synthetic';
+import { healthTasks } from '../data/health/tasks';
+import { HPformerError } from '../errors';
+import {
+  type Command,
+  choiceOption,
+  type Io,
+  integerOption,
+  textOption,
+  UsageError,
+  type Values,
+  write,
+  writeJson,
+} from './command';
+import { formatDuration, Progress } from './progress';
+
+const actions = ['arrays', 'normalizer', 'extract', 'bundle', 'synthetic'] as const;
+type Action = (typeof actions)[number];
+
+function needed(values: Values, name: string): string {
+  const text = textOption(values, name);
+  if (text === undefined) throw new UsageError(`expected --${name}`);
+  return text;
+}
+
+/** The JSON of a file that an option names, if given. */
+async function optionalJson(values: Values, name: string): Promise<unknown> {
+  const file = textOption(values, name);
+  return file === undefined ? undefined : await readJsonFile(file);
+}
+
+function numberOption(values: Values, name: string): number | undefined {
+  const text = textOption(values, name);
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (!(text.trim() !== '' && value > 0 && Number.isFinite(value))) {
+    throw new UsageError(`--${name}: expected a positive number, got "${text}"`);
+  }
+  return value;
+}
+
+function binOptions(values: Values): BinOptions {
+  const step = numberOption(values, 'step');
+  const fill = choiceOption<Fill>(values, 'fill', ['previous', 'next', 'normal', 'zero']);
+  const start = choiceOption(values, 'start', ['zero', 'relative'] as const);
+  return {
+    ...(step === undefined ? {} : { step }),
+    ...(fill === undefined ? {} : { fill }),
+    ...(start === undefined ? {} : { start }),
+    ...(values['no-masks'] ? { masks: false } : {}),
+  };
+}
+
+async function arrayOptions(inputs: string[], values: Values): Promise<PrepareArraysOptions> {
+  const list = textOption(values, 'list');
+  if (list === undefined && inputs.length === 0) throw new UsageError('expected episode files or folders, or --list');
+  if (list !== undefined && inputs.length > 0) throw new UsageError('--list: expected no other inputs with it');
+  const steps = integerOption(values, 'steps', 1, 1_000_000);
+  const normalizer = textOption(values, 'normalizer');
+  const compat = choiceOption(values, 'compat', ['published', 'corrected'] as const);
+  const columns = choiceOption(values, 'columns', ['all', 'numeric'] as const);
+  const task = findTask(healthTasks, textOption(values, 'task') ?? 'in-hospital-mortality');
+  return {
+    task: steps === undefined ? task : { ...task, steps },
+    inputs,
+    out: textOption(values, 'out') ?? '',
+    bins: binOptions(values),
+    unknown: values.lenient ? 'skip' : 'error',
+    lenient: values.lenient === true,
+    ...(list === undefined ? {} : { list }),
+    ...(columns === undefined ? {} : { normalizerColumns: columns }),
+    ...(compat === undefined ? {} : { compat }),
+    ...(normalizer === undefined || normalizer === 'fit'
+      ? {}
+      : { normalizer: Normalizer.fromJSON(await readJsonFile(normalizer)) }),
+  };
+}
+
+async function arrays(inputs: string[], values: Values, io: Io): Promise<void> {
+  needed(values, 'out');
+  const progress = new Progress(io.stderr, 'stays');
+  const options = await arrayOptions(inputs, values);
+  const manifest = await prepareArrays({ ...options, progress: () => progress.add(1) }).finally(() => progress.end());
+  const { seconds } = progress.end();
+  if (values.json) {
+    await writeJson(io.stdout, { ...manifest, normalizer: undefined, columns: manifest.columns.length, seconds });
+    return;
+  }
+  const left = Object.entries(manifest.dropped).map(
+    ([why, { count, examples }]) => `  ${count} × ${why}: ${examples[0]}\n`,
+  );
+  await write(
+    io.stdout,
+    `${manifest.episodes} stays in ${options.out} (${formatDuration(seconds)}), preprocessing ${manifest.preprocessing.slice(0, 12)}\n` +
+      (manifest.skippedReadings > 0 ? `${manifest.skippedReadings} readings skipped for unknown texts\n` : '') +
+      (left.length > 0 ? `left out:\n${left.join('')}` : ''),
+  );
+}
+
+async function normalizer(inputs: string[], values: Values, io: Io): Promise<void> {
+  const out = needed(values, 'out');
+  const progress = new Progress(io.stderr, 'stays');
+  const options = await arrayOptions(inputs, values);
+  const fitted = await fitNormalizer({ ...options, progress: () => progress.add(1) }).finally(() => progress.end());
+  await writeFile(out, `${JSON.stringify(fitted)}\n`);
+  const { n_samples_seen, width } = fitted.toJSON();
+  if (values.json) await writeJson(io.stdout, { out, rows: n_samples_seen, columns: width });
+  else await write(io.stdout, `normaliser of ${n_samples_seen} rows and ${width} columns: ${out}\n`);
+}
+
+/** Subject folders (`events.csv`, `stays.csv`, `diagnoses.csv`) of the given roots, one level deep, or the roots themselves. */
+async function* subjectFolders(roots: readonly string[]): AsyncGenerator<string> {
+  for (const root of roots) {
+    let entries: string[];
+    try {
+      entries = (await readdir(root)).sort();
+    } catch (cause) {
+      throw new HPformerError('ERR_HPFORMER_FILE', `${root}: cannot be read (${(cause as Error).message})`, { cause });
+    }
+    if (entries.includes('events.csv')) yield root;
+    else for (const entry of entries) if (/^\d+$/.test(entry)) yield path.join(root, entry);
+  }
+}
+
+async function extract(inputs: string[], values: Values, io: Io): Promise<void> {
+  if (inputs.length === 0) throw new UsageError('expected folders with events.csv, stays.csv and diagnoses.csv');
+  const out = needed(values, 'out');
+  const compat = choiceOption(values, 'compat', ['published', 'corrected'] as const) ?? 'corrected';
+  const progress = new Progress(io.stderr, 'subjects');
+  const dropped: Record<string, number> = {};
+  let subjects = 0;
+  let episodes = 0;
+  for await (const folder of subjectFolders(inputs)) {
+    const read = (name: string): Promise<string> => readText(path.join(folder, `${name}.csv`));
+    const [events, stays, diagnoses] = await Promise.all([read('events'), read('stays'), read('diagnoses')]);
+    let made: ReturnType<typeof extractSubject>;
+    try {
+      made = extractSubject({ events, stays, diagnoses, compat });
+    } catch (error) {
+      if (!(error instanceof HPformerError)) throw error;
+      throw new HPformerError(error.code, `${folder}/${error.message}`, { cause: error });
+    }
+    const target = path.join(out, path.basename(path.resolve(folder)));
+    await mkdir(target, { recursive: true });
+    for (const [name, text] of Object.entries(made.files)) await writeFile(path.join(target, name), text);
+    for (const [reason, count] of Object.entries(made.dropped)) dropped[reason] = (dropped[reason] ?? 0) + count;
+    subjects++;
+    episodes += Object.keys(made.files).filter((name) => name.endsWith('_timeseries.csv')).length;
+    progress.add(1);
+  }
+  progress.end();
+  if (values.json) await writeJson(io.stdout, { subjects, episodes, dropped });
+  else {
+    const lines = Object.entries(dropped).map(([reason, count]) => `  ${count} × ${reason}\n`);
+    await write(
+      io.stdout,
+      `${subjects} subjects, ${episodes} episodes in ${out}\n${lines.length > 0 ? `events left out:\n${lines.join('')}` : ''}`,
+    );
+  }
+}
+
+async function bundle(inputs: string[], values: Values, io: Io): Promise<void> {
+  if (inputs.length !== 1) throw new UsageError('expected one model file');
+  const out = needed(values, 'out');
+  const task = findTask(healthTasks, needed(values, 'task'));
+  const fitted = Normalizer.fromJSON(await readJsonFile(needed(values, 'normalizer')));
+  const json = (await optionalJson(values, 'config')) as { config?: unknown } | undefined;
+  let bytes: Uint8Array;
+  try {
+    bytes = await readFile(inputs[0]!);
+  } catch (cause) {
+    throw new HPformerError('ERR_HPFORMER_FILE', `${inputs[0]}: cannot be read (${(cause as Error).message})`, {
+      cause,
+    });
+  }
+  const checkpoint = parseCheckpoint(bytes, json?.config ?? json, inputs[0]);
+  const labels =
+    textOption(values, 'labels')?.split(',') ??
+    checkpoint.config.head.names ??
+    defaultLabels(task.name, checkpoint.config.head.labels);
+  const calibration = ((await optionalJson(values, 'calibration')) as (CalibrationJSON | null)[] | undefined)?.map(
+    (c) => (c === null ? null : Calibration.fromJSON(c)),
+  );
+  const provenance = ((await optionalJson(values, 'provenance')) ?? {}) as Record<string, unknown>;
+  const steps = integerOption(values, 'steps', 1, 1_000_000) ?? checkpoint.config.segments.steps ?? undefined;
+  const file = writeHealthBundle(serializeCheckpoint(checkpoint.config, checkpoint.weights), {
+    name: textOption(values, 'name') ?? path.basename(out).replace(/\.safetensors$/, ''),
+    task: task.name,
+    normalizer: fitted,
+    bins: binOptions(values),
+    labels,
+    ...(steps === undefined ? {} : { steps }),
+    ...(calibration ? { calibration } : {}),
+    provenance,
+  });
+  await writeFile(out, file);
+  if (values.json) await writeJson(io.stdout, { out, bytes: file.length, task: task.name, labels });
+  else await write(io.stdout, `bundle of ${file.length} bytes for ${task.name}: ${out}\n`);
+}
+
+function defaultLabels(task: string, count: number): string[] {
+  if (count === 1) return [task];
+  return Array.from({ length: count }, (_, i) => `${task} ${i}`);
+}
+
+/** Stays a folder holds: a list with a million names is slow on most file systems. */
+const shard = 1000;
+
+async function synthetic(inputs: string[], values: Values, io: Io): Promise<void> {
+  if (inputs.length > 0) throw new UsageError('synthetic: expected no inputs');
+  const out = needed(values, 'out');
+  const count = integerOption(values, 'count', 1, 100_000_000) ?? 1000;
+  const seed = integerOption(values, 'seed', 0, 0xffffffff) ?? 1;
+  const hours = numberOption(values, 'hours') ?? 48;
+  const progress = new Progress(io.stderr, 'stays');
+  await mkdir(out, { recursive: true });
+  const list = createWriteStream(path.join(out, 'listfile.csv'));
+  list.write('stay,y_true\n');
+  for (let i = 0; i < count; i++) {
+    const folder = String(Math.floor(i / shard)).padStart(4, '0');
+    if (i % shard === 0) await mkdir(path.join(out, folder), { recursive: true });
+    const { id, text, died } = synthesizeEpisode(i, { seed, hours });
+    const name = `${folder}/${id}_timeseries.csv`;
+    await writeFile(path.join(out, name), text);
+    if (!list.write(`${name},${died}\n`)) await new Promise((resolve) => list.once('drain', resolve));
+    progress.add(1);
+  }
+  await new Promise<void>((resolve) => list.end(() => resolve()));
+  const { seconds } = progress.end();
+  if (values.json) await writeJson(io.stdout, { out, count, seed, hours, seconds });
+  else await write(io.stdout, `${count} made-up stays in ${out} (${formatDuration(seconds)})\n`);
+}
+
+const run: Record<Action, (inputs: string[], values: Values, io: Io) => Promise<void>> = {
+  arrays,
+  normalizer,
+  extract,
+  bundle,
+  synthetic,
+};
+
+/** `hpformer prepare`: the health pipeline from raw events to arrays and bundles. */
+export const prepare: Command = {
+  summary: 'Health data: raw events to episodes, episodes to arrays, normalisers, bundles, made-up stays.',
+  usage: `<${actions.join('|')}> [inputs]... [options]`,
+  positionals: { least: 1, most: Number.MAX_SAFE_INTEGER },
+  options: {
+    out: {
+      type: 'string',
+      short: 'o',
+      value: 'path',
+      help: 'folder (arrays, extract, synthetic) or file (normalizer, bundle)',
+    },
+    task: {
+      type: 'string',
+      value: 'name',
+      help: `${Object.keys(healthTasks).join(', ')} (arrays: the first by default)`,
+    },
+    list: { type: 'string', value: 'file', help: 'list file of a task instead of inputs: adds labels and ends' },
+    normalizer: { type: 'string', value: 'file', help: 'fitted normaliser (arrays: default fit, from the inputs)' },
+    columns: { type: 'string', value: 'name', help: 'what is fitted: all (default, as the authors) or numeric' },
+    steps: { type: 'string', value: 'n', help: "steps of the model's input (default: the task's)" },
+    step: { type: 'string', value: 'hours', help: 'bin width (default 1)' },
+    fill: { type: 'string', value: 'name', help: 'previous (default), next, normal, zero' },
+    start: { type: 'string', value: 'name', help: 'zero (default) or relative' },
+    'no-masks': { type: 'boolean', help: 'leave the 17 mask columns out' },
+    compat: { type: 'string', value: 'name', help: 'published (defects included) or corrected (default)' },
+    lenient: { type: 'boolean', help: 'count malformed stays and unknown texts instead of stopping' },
+    config: { type: 'string', value: 'file', help: 'bundle: configuration of a model file that carries none' },
+    calibration: { type: 'string', value: 'file', help: 'bundle: calibrations, as evaluate --calibrate saves them' },
+    labels: { type: 'string', value: 'a,b,…', help: 'bundle: what the outputs mean' },
+    name: { type: 'string', value: 'name', help: 'bundle: its name' },
+    provenance: { type: 'string', value: 'file', help: 'bundle: JSON with origin, licence, intended use, limits' },
+    count: { type: 'string', value: 'n', help: 'synthetic: how many stays (default 1000)' },
+    seed: { type: 'string', value: 'n', help: 'synthetic: seed (default 1)' },
+    hours: { type: 'string', value: 'n', help: 'synthetic: hours of each stay (default 48)' },
+    json: { type: 'boolean', help: 'a summary as JSON' },
+  },
+  notes: [
+    'arrays      episode files, folders, .jsonl, .ndjson, FHIR .json, .parquet, .arrow to features.npy and companions',
+    'normalizer  means and scales of the same inputs to a JSON file',
+    'extract     subject folders (events.csv, stays.csv, diagnoses.csv) to episode and list files',
+    'bundle      a model file with its preprocessing, for predict and evaluate',
+    'synthetic   made-up stays at the published measurement rates, for tests and speed',
+    '',
+    '  hpformer prepare synthetic --count 1000 --out stays',
+    '  hpformer prepare normalizer stays --out normalizer.json',
+    '  hpformer prepare bundle model.safetensors --task in-hospital-mortality --normalizer normalizer.json --out b.safetensors',
+    '  hpformer predict b.safetensors stays --out scores.csv',
+  ],
+  async run([action, ...inputs], values, io) {
+    if (!actions.includes(action as Action)) {
+      throw new UsageError(`expected ${actions.join(', ')}, got "${action}"`);
+    }
+    await run[action as Action](inputs, values, io);
+    return 0;
+  },
+};

@@ -1,0 +1,104 @@
+import { randomBytes } from 'node:crypto';
+import fs from 'node:fs';
+import path from 'node:path';
+import { HPformerError } from '../errors';
+import { UsageError, write } from './command';
+
+/** File formats of scores, by file name ending. */
+export type ScoreFormat = 'csv' | 'jsonl';
+
+/** The format that a file name asks for. @throws UsageError. */
+export function scoreFormat(file: string): ScoreFormat {
+  if (file.endsWith('.csv')) return 'csv';
+  if (file.endsWith('.jsonl')) return 'jsonl';
+  throw new UsageError(`--out: expected a name that ends in .csv or .jsonl, got "${file}"`);
+}
+
+/** Shortest text of a probability: nine digits say all of a float32, float64 is written in full. */
+function digits(value: number, double: boolean): number {
+  return double ? value : Number(value.toPrecision(9));
+}
+
+/**
+ * Writes scores row by row. A file appears under its name only when complete (it is written beside it and renamed), so a failed or
+ * interrupted run leaves an earlier file as it was.
+ */
+export class ScoreWriter {
+  private readonly temporary: string | undefined;
+  private readonly stream: NodeJS.WritableStream;
+  private failure: Error | undefined;
+
+  /**
+   * @param target a file path, or a stream.
+   * @param columns names of the scores; the id column comes first.
+   * @param double write full float64 precision.
+   */
+  constructor(
+    private readonly target: string | NodeJS.WritableStream,
+    private readonly format: ScoreFormat,
+    private readonly idColumn: string,
+    private readonly columns: readonly string[],
+    private readonly double: boolean,
+  ) {
+    if (typeof target === 'string') {
+      this.temporary = path.join(path.dirname(target), `.${path.basename(target)}.${randomBytes(6).toString('hex')}`);
+      this.stream = fs.createWriteStream(this.temporary, { flags: 'wx' });
+      this.stream.on('error', (error) => {
+        this.failure = error;
+      });
+    } else {
+      this.stream = target;
+    }
+  }
+
+  async begin(): Promise<void> {
+    if (this.format === 'csv') await this.put(`${[this.idColumn, ...this.columns].join(',')}\n`);
+  }
+
+  /** @param scores `[ids.length, columns.length]`, row-major. */
+  async rows(ids: readonly (string | number)[], scores: ArrayLike<number>): Promise<void> {
+    const width = this.columns.length;
+    const lines = ids.map((id, i) => {
+      const values = this.columns.map((_, k) => digits(scores[i * width + k]!, this.double));
+      if (this.format === 'csv') return [id, ...values].join(',');
+      return JSON.stringify(
+        Object.fromEntries([[this.idColumn, id], ...this.columns.map((name, k) => [name, values[k]])]),
+      );
+    });
+    if (lines.length > 0) await this.put(`${lines.join('\n')}\n`);
+  }
+
+  /** Makes the file visible under its name. */
+  async end(): Promise<void> {
+    if (this.temporary === undefined) return;
+    await new Promise<void>((resolve) => (this.failure ? resolve() : this.stream.end(resolve)));
+    if (this.failure) throw this.unwritable(this.failure);
+    try {
+      await fs.promises.rename(this.temporary, this.target as string);
+    } catch (error) {
+      await this.abandon();
+      throw this.unwritable(error as Error);
+    }
+  }
+
+  /** Removes what was written so far. */
+  async abandon(): Promise<void> {
+    if (this.temporary === undefined) return;
+    (this.stream as fs.WriteStream).destroy();
+    await fs.promises.rm(this.temporary, { force: true });
+  }
+
+  private async put(text: string): Promise<void> {
+    try {
+      await write(this.stream, text);
+    } catch (error) {
+      throw typeof this.target === 'string' ? this.unwritable(error as Error) : error;
+    }
+  }
+
+  private unwritable(cause: Error): HPformerError {
+    return new HPformerError('ERR_HPFORMER_FILE', `${String(this.target)}: cannot be written (${cause.message})`, {
+      cause,
+    });
+  }
+}
