@@ -225,6 +225,7 @@ export class HPformer {
     return buildPlan(this.config, shape, {
       device: this.device,
       precision: this.precision,
+      isa: this.device === 'cpu' ? loadAddon().info().isa : '',
       rewrites: this.#options.rewrites,
       threads: this.#options.threads,
     });

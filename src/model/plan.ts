@@ -30,6 +30,8 @@ export interface PlanNode {
 export interface PlanJSON {
   device: string;
   precision: Precision | 'float64';
+  /** Instruction set level of the CPU kernels; empty elsewhere. */
+  isa: string;
   batch: number;
   steps: number;
   steps2: number | null;
@@ -55,6 +57,7 @@ export interface PlanJSON {
 export class Plan implements PlanJSON {
   readonly device!: string;
   readonly precision!: Precision | 'float64';
+  readonly isa!: string;
   readonly batch!: number;
   readonly steps!: number;
   readonly steps2!: number | null;
@@ -126,13 +129,25 @@ export class Plan implements PlanJSON {
 export interface PlanContext {
   device: string;
   precision: Precision | 'float64';
+  /** Instruction set level in use; empty on other devices than the CPU. */
+  isa: string;
   /** Bit i: rewriteNames[i] may be used. */
   rewrites: number;
   threads: number;
 }
 
-/** Tokens that go through all layers together. */
-const tileTokens = 32;
+/**
+ * Tokens that go through all layers together: of one sequence, or (one step read) of as many sequences. The numbers of the
+ * CPU kernels (binding/cpu/kernels/gemm.inl); a block of 16 rows on CUDA; the reference goes token by token.
+ */
+function tileOf(context: PlanContext, oneStep: boolean): number {
+  if (context.device === 'reference') return 1;
+  if (context.device !== 'cpu') return 16;
+  return oneStep || /^(avx512|amx)/.test(context.isa) ? 48 : 24;
+}
+
+/** Beyond this length the tables of the absorbed embedding cost more than they save (binding/cpu/engine/tdhp.cc). */
+const longestAbsorbed = 2048;
 
 /**
  * Plans a batch. Whether a rewrite that changes rounding applies depends on the configuration, the sequence's own length,
@@ -181,28 +196,26 @@ export function buildPlan(config: HPformerConfig, shape: PlanShape, context: Pla
       savedBytes: batch * each.reduce((sum, r) => sum + r.bytes, 0),
     };
   });
-  const tiled = context.device !== 'reference';
-  const readPerBatch = batch * (two ? steps + steps2 : rows);
+  const oneStep = config.readout === 'step' && rows === 1;
+  const tokens = tileOf(context, oneStep);
+  const perSequence = (two ? lengths : [rows]).reduce((sum, read) => sum + Math.ceil(read / tokens), 0);
   return new Plan({
     device: context.device,
     precision: context.precision,
+    isa: context.isa,
     batch,
     steps,
     steps2: two ? steps2 : null,
     rows,
     segments: cuts[0]!,
     segments2: cuts[1] ?? null,
-    tiles: {
-      tokens: tiled ? tileTokens : 1,
-      count: Math.ceil(readPerBatch / (tiled ? tileTokens : 1)),
-      threads: context.threads,
-    },
+    tiles: { tokens, count: oneStep ? Math.ceil(batch / tokens) : batch * perSequence, threads: context.threads },
     nodes,
     rewrites,
     unfused,
     flops: unfused.flops - rewrites.reduce((sum, r) => sum + r.savedFlops, 0),
     bytes: unfused.bytes - rewrites.reduce((sum, r) => sum + r.savedBytes, 0),
-    workspaceBytes: workspace(config, Math.max(...cuts.map((c) => c.count)), context),
+    workspaceBytes: workspace(config, Math.max(...cuts.map((c) => c.count)), tokens, context),
   });
 }
 
@@ -248,7 +261,7 @@ function planSequence(
     'depthFirst',
     yes('a tile of tokens goes through all layers at once', 0, (2 * layers - 1) * read * rowBytes),
   );
-  savings.set('absorbedEmbedding', absorbed(config, steps, read, cut, yes, no));
+  savings.set('absorbedEmbedding', absorbed(config, steps, read, cut, on, yes, no));
   savings.set(
     'zeroRowsClosedForm',
     cut.padding > 0
@@ -291,12 +304,13 @@ function planSequence(
   return savings;
 }
 
-/** Rewrite 3: TDHP on raw features; only rows that are read are embedded. */
+/** Rewrite 3: TDHP on raw features with tables that depend on the length alone; only rows that are read are embedded. */
 function absorbed(
   config: HPformerConfig,
   steps: number,
   read: number,
   cut: Segments,
+  on: (name: RewriteName) => boolean,
   yes: (reason: string, flops: number, bytes: number) => Saving,
   no: (reason: string) => Saving,
 ): Saving {
@@ -304,23 +318,21 @@ function absorbed(
   if (embedding.kind !== 'features') return no('the embedding is not a linear map of features');
   if (config.embeddingNorm) return no('the embedding norm is not linear');
   if (config.segments.pooling === 'max') return no('max pooling is not linear');
+  if (steps > longestAbsorbed) return no(`its tables do not pay beyond ${longestAbsorbed} steps`);
+  if (!on('foldedWeights')) return no('its products are made at load, which foldedWeights switches off');
   const f = embedding.size;
-  const plain = steps * (2 * f * d + 2 * d) + 5 * cut.count * cut.length * d;
-  const absorbedFlops = steps * (5 * f + 4 * d) + cut.count * 6 * f * d + read * (2 * f * d + 2 * d);
-  return plain > absorbedFlops
-    ? yes(
-        `segment means and scores come from ${f} features; ${read} of ${steps} steps are embedded`,
-        plain - absorbedFlops,
-        2 * (steps - read) * 4 * d,
-      )
-    : no('embedding every step is fewer operations');
+  const s = cut.count;
+  const embedRow = 2 * f * d + 2 * d;
+  const plain = steps * embedRow + s * cut.length * (5 * d + 3) + 4 * s * s * d + 4 * s * d * d;
+  const rewritten = steps * (7 * f + 2 * d + 3) + s * (2 * f * f + 4 * f * d + 4 * s * f) + read * embedRow;
+  const reason = `segment means, scores and sums come from ${f} features; ${read} of ${steps} steps are embedded`;
+  return yes(reason, Math.max(0, plain - rewritten), 2 * steps * 4 * d);
 }
 
 /** A tile's rows in and out of a layer, probabilities, keys in two layouts and TDHP's segment rows. */
-function workspace(config: HPformerConfig, segments: number, context: PlanContext): number {
+function workspace(config: HPformerConfig, segments: number, tile: number, context: PlanContext): number {
   const { hidden: d, heads } = config;
   const size = context.device === 'reference' ? 8 : 4;
-  const tile = context.device === 'reference' ? 1 : tileTokens;
   return size * (tile * (4 * d + segments * heads) + segments * d * 6 + segments * segments);
 }
 

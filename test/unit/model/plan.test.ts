@@ -6,7 +6,7 @@ import { health, image, retrieval, text, valid } from './configs';
 
 const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const all = 2 ** rewriteNames.length - 1;
-const cpu: PlanContext = { device: 'cpu', precision: 'float32', rewrites: all, threads: 0 };
+const cpu: PlanContext = { device: 'cpu', precision: 'float32', isa: 'avx2', rewrites: all, threads: 0 };
 
 function applied(config: HPformerConfig, batch: number, steps: number, context = cpu): RewriteName[] {
   return buildPlan(config, { batch, steps }, context)
@@ -18,7 +18,7 @@ test('mortality: one row read, the embedding absorbed, the output not folded', (
   const plan = buildPlan(presets.mortality(), { batch: 256, steps: 48 }, cpu);
   expect(plan.segments).toEqual({ count: 4, length: 12, padding: 0 });
   expect(plan.rows).toBe(1);
-  expect(plan.tiles).toEqual({ tokens: 32, count: 8, threads: 0 });
+  expect(plan.tiles).toEqual({ tokens: 48, count: 6, threads: 0 });
   expect(applied(presets.mortality(), 256, 48)).toEqual([
     'depthFirst',
     'readoutPruning',
@@ -29,8 +29,18 @@ test('mortality: one row read, the embedding absorbed, the output not folded', (
   expect(plan.flops).toBeLessThan(plan.unfused.flops / 20);
 });
 
-test('decompensation: all rows read, folded output pays, absorbing the embedding does not', () => {
-  expect(applied(presets.decompensation(), 8, 504)).toEqual(['depthFirst', 'foldedOutput', 'foldedWeights']);
+test('decompensation: all rows read, folded output pays, the embedding is absorbed for its memory traffic', () => {
+  expect(applied(presets.decompensation(), 8, 504)).toEqual([
+    'depthFirst',
+    'absorbedEmbedding',
+    'foldedOutput',
+    'foldedWeights',
+  ]);
+  const plan = buildPlan(presets.decompensation(), { batch: 8, steps: 504 }, cpu);
+  expect(plan.tiles).toEqual({ tokens: 24, count: 8 * 21, threads: 0 });
+  expect(buildPlan(presets.decompensation(), { batch: 8, steps: 504 }, { ...cpu, isa: 'avx512' }).tiles.count).toBe(
+    8 * 11,
+  );
 });
 
 test('text: zero rows in closed form, padding skipped', () => {
@@ -52,6 +62,8 @@ test('each reason says why', () => {
   expect(reason(health({ segments: { ...health().segments, pooling: 'max' } }), 'absorbedEmbedding')).toContain(
     'max pooling',
   );
+  expect(applied(presets.mortality(), 1, 48, { ...cpu, rewrites: all & ~64 })).not.toContain('absorbedEmbedding');
+  expect(applied(presets.decompensation(), 1, 2051)).not.toContain('absorbedEmbedding');
   expect(reason(text(), 'absorbedEmbedding')).toContain('not a linear map');
   expect(reason(health(), 'readoutPruning', 48)).toContain('reads all 48 steps');
   expect(reason(health(), 'readoutPruning', 3)).toContain('reads 3 of 48');
@@ -123,7 +135,7 @@ test(`what applies never depends on the batch, and costs stay sane (seed=${seed}
 test('two sequences are planned together', () => {
   const plan = buildPlan(retrieval(), { batch: 4, steps: 33, steps2: 45 }, cpu);
   expect([plan.segments.count, plan.segments2!.length]).toEqual([5, 11]);
-  expect(plan.tiles.count).toBe(Math.ceil((4 * 78) / 32));
+  expect(plan.tiles.count).toBe(4 * (2 + 2));
   expect(plan.toMermaid().match(/==>/g)).toHaveLength(2);
 });
 
