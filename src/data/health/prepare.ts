@@ -182,7 +182,7 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
     for (const writer of Object.values(writers)) await writer.abandon().catch(() => undefined);
     throw error;
   } finally {
-    await new Promise((resolve) => ids.end(resolve));
+    await new Promise<void>((resolve) => ids.end(() => resolve()));
   }
   const features = healthFeatures({
     name: 'prepared',
