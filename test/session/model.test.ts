@@ -204,6 +204,29 @@ test('warmup, the reference device, and a limit on bytes', async () => {
   limited.dispose();
 });
 
+test('the run queue is bounded: beyond it a run is refused, the others finish, the model stays usable', async () => {
+  const slow = await HPformer.create(presets.decompensation({ layers: 60, tiedLayers: true }), {
+    device: 'cpu',
+    seed: 1,
+  });
+  const long = batchOf(64, 0, 504, 76);
+  const controller = new AbortController();
+  const options = { signal: controller.signal };
+  const first = [slow.run(long, options), slow.run(long, options), slow.run(long, options)].map((run) =>
+    run.catch((error) => error),
+  );
+  const settled = Promise.allSettled(Array.from({ length: 6000 }, (_, i) => model.run(batchOf(1, i))));
+  controller.abort('enough');
+  const results = await settled;
+  await Promise.all(first);
+  const refused = results.filter((result) => result.status === 'rejected');
+  expect(refused.length).toBeGreaterThan(0);
+  for (const { reason } of refused) expect(reason).toMatchObject({ code: 'ERR_HPFORMER_LIMIT' });
+  expect(results.length - refused.length).toBeGreaterThan(0);
+  expect(bits((await model.run(batchOf(2, 7))).logits)).toBe(bits(model.runSync(batchOf(2, 7)).logits));
+  slow.dispose();
+});
+
 test('the async context survives a run', async () => {
   const storage = new AsyncLocalStorage<string>();
   await storage.run('mine', async () => {
