@@ -1,6 +1,7 @@
 // `npm run demo`: real patients through a real trained model, from a fresh clone. Needs Node only; what is missing (dependencies,
 // addon, TypeScript) is made first. Writes scores.csv and compares the result with what the authors' PyTorch code gave.
 'use strict';
+const { createHash } = require('node:crypto');
 const fs = require('node:fs');
 const path = require('node:path');
 const { ensure } = require('../binding/ensure.cjs');
@@ -39,6 +40,34 @@ function agreement(scores, expected, columns) {
   return worst;
 }
 
+/** The model's input arrays against the published SHA-256 of each part: float32, people by ascending id, padding included. */
+async function showArrays() {
+  const { labelOf, nafldBatches, parseRecipe, partOf } = require('../dist/data/nafld/index.js');
+  const { formatTable } = require('../dist/cli/table.js');
+  const folder = path.join(__dirname, 'nafld-mortality');
+  const recipe = parseRecipe(JSON.parse(fs.readFileSync(path.join(folder, 'features.json'), 'utf8')));
+  const expected = JSON.parse(fs.readFileSync(path.join(folder, 'example.json'), 'utf8')).sha256;
+  const parts = Object.fromEntries(
+    Object.keys(expected).map((part) => [part, { people: 0, hash: createHash('sha256') }]),
+  );
+  const keep = (person) => labelOf(person, 'death', recipe.horizonDays) !== undefined;
+  for await (const { people, feeds } of nafldBatches(data, recipe, { outcomes: true, keep })) {
+    const values = recipe.steps * recipe.width;
+    for (const [i, person] of people.entries()) {
+      const part = parts[partOf(person.matchedSet, recipe)];
+      const row = feeds.features.data.subarray(i * values, (i + 1) * values);
+      part.people++;
+      part.hash.update(Buffer.from(row.buffer, row.byteOffset, row.byteLength));
+    }
+  }
+  const rows = Object.entries(parts).map(([name, { people, hash }]) => {
+    const digest = hash.digest('hex');
+    if (digest !== expected[name]) process.exitCode = 1;
+    return [name, String(people), digest, digest === expected[name] ? 'as published' : 'DIFFERS'];
+  });
+  console.log(formatTable(['part', 'people', 'SHA-256 of the input array', ''], rows));
+}
+
 async function showModel(name, out) {
   const model = path.join(__dirname, name);
   const file = path.join(root, out);
@@ -52,7 +81,7 @@ async function showModel(name, out) {
     `\n${scores.length} people scored, ${columns.length} ${columns.length === 1 ? 'label' : 'labels'}: ${path.relative(process.cwd(), file)}`,
   );
   console.log(
-    `${expected.length} of them against the authors' code in double precision: largest difference ${worst.toExponential(1)}, ${verdict} (bound ${bound})\n`,
+    `${expected.length} of them against the authors' code in double precision: largest difference ${worst.toExponential(1)}, ${verdict} (bound ${bound.toExponential(0)})\n`,
   );
   if (!(worst <= bound)) process.exitCode = 1;
   return { scores, expected, columns };
@@ -62,6 +91,7 @@ async function run() {
   ensure();
   const { formatTable } = require('../dist/cli/table.js');
   console.log('Death within 5 years, from irregular clinical histories (examples/nafld, examples/nafld-mortality)\n');
+  await showArrays();
   const { scores, expected } = await showModel('nafld-mortality', 'scores.csv');
   const byPatient = new Map(scores.map((row) => [row.patient, Number(row.probability)]));
   const sorted = [...expected].sort((a, b) => b.probability - a.probability);
