@@ -19,11 +19,13 @@ class SkipReporter {
       this.error = new Error(`skipped without a reason (use test/skips.ts):\n  ${unexplained.join('\n  ')}`);
       console.error(this.error.message);
     }
-    for (const [reason, count] of [...counts].sort((a, b) => b[1] - a[1])) {
-      console.log(`skipped ${String(count).padStart(4)}: ${reason}`);
-    }
     const failed = results.numFailedTests + results.numRuntimeErrorTestSuites + (this.error ? 1 : 0);
-    console.log(`${results.numPassedTests} passed, ${failed} failed, ${results.numPendingTests} skipped`);
+    const lines = [...counts]
+      .sort((a, b) => b[1] - a[1])
+      .map(([reason, count]) => `skipped ${String(count).padStart(4)}: ${reason}`);
+    lines.push(`${results.numPassedTests} passed, ${failed} failed, ${results.numPendingTests} skipped`);
+    // jest prints its own summary after this; the plain line is to be the last.
+    process.once('exit', () => process.stdout.write(`\n${lines.join('\n')}\n`));
   }
 
   getLastError() {

@@ -41,10 +41,13 @@ export interface GraphNode {
 export interface ModelGraph {
   readonly nodes: readonly GraphNode[];
   readonly edges: readonly GraphEdge[];
+  /** The node of this id. */
   node(id: string): GraphNode | undefined;
+  /** The graph as indented text. */
   toString(): string;
   /** Nodes and edges as plain data, for B = 1 and L = `steps`. */
   toJSON(): { nodes: unknown[]; edges: unknown[] };
+  /** The graph as a Mermaid flow chart. */
   toMermaid(): string;
 }
 

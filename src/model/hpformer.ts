@@ -253,6 +253,7 @@ export class HPformer {
     this.#native.dispose();
   }
 
+  /** As {@link dispose}. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -13,7 +13,9 @@ export interface TensorDataMap {
   bool: Uint8Array;
 }
 
+/** Name of an element type. */
 export type TensorType = keyof TensorDataMap;
+/** A typed array that can hold some element type. */
 export type TensorData = TensorDataMap[TensorType];
 
 /** What is accepted wherever a tensor is: the shape of this class, of onnxruntime-common's and of transformers.js' tensors. */

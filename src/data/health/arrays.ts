@@ -200,6 +200,7 @@ export class ReadingList implements ReadingSource {
 export class DropReport {
   private readonly counts = new Map<string, { count: number; examples: string[] }>();
 
+  /** Counts what was dropped for a reason, and keeps a few places as examples. */
   add(reason: string, place: string, count = 1): void {
     if (count === 0) return;
     const entry = this.counts.get(reason) ?? { count: 0, examples: [] };
@@ -208,6 +209,7 @@ export class DropReport {
     this.counts.set(reason, entry);
   }
 
+  /** Number of things dropped, over all reasons. */
   get total(): number {
     let sum = 0;
     for (const { count } of this.counts.values()) sum += count;
@@ -219,6 +221,7 @@ export class DropReport {
     return Object.fromEntries([...this.counts].sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 
+  /** One line for each reason: count and examples. */
   toString(): string {
     return [...this.counts]
       .map(([reason, { count, examples }]) => `${count} × ${reason} (first: ${examples[0]})`)

@@ -202,6 +202,7 @@ export class Calibration {
     return new Calibration(structuredClone(json));
   }
 
+  /** How it was fitted. */
   get method(): CalibrationMethod {
     return this.json.method;
   }
