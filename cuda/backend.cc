@@ -88,7 +88,17 @@ class DeviceRun {
   }
 
   Status build(const Slice& slice, Program* program) {
-    return buildUnfused(model_, slice, Wanted::everything, program);
+    const Request<float>& request = *slice.request;
+    if (request.trace || !plan_.depthFirst) return buildUnfused(model_, slice, Wanted::everything, program);
+    bool taken = false;
+    if (Status s = buildFused(model_, slice, program, &taken); !s.ok()) return s;
+    if (!taken) return buildUnfused(model_, slice, Wanted::everything, program);
+    // Attention weights come from the unfused kernels beside it: asking for them must not change the other outputs' bits.
+    const auto extras = [](const SequenceOutputs<float>& out) {
+      return out.attention || out.segmentAttention || out.intraAttention;
+    };
+    if (extras(request.out) || extras(request.outSecond)) return buildUnfused(model_, slice, Wanted::extras, program);
+    return {};
   }
 
   // Waits for the oldest slice and gives its lane back.

@@ -53,8 +53,10 @@ struct HeadInput {
 };
 void buildHead(DeviceModel& model, const Slice& slice, const HeadInput& in, Wanted wanted, Program* program);
 
-// The fused path; `taken` says whether these shapes have one (if not, nothing was built).
-bool hasFused(DeviceModel& model, const Slice& slice);
-Status buildFused(DeviceModel& model, const Slice& slice, Program* program);
+// The fused path. `taken` false: these shapes have none, nothing was built.
+Status buildFused(DeviceModel& model, const Slice& slice, Program* program, bool* taken);
+
+// W x + origin and norm of feature rows by the unfused kernels, into `x` [batch, steps, hidden].
+void buildEmbedding(DeviceModel& model, const Slice& slice, const Input& in, float* x, Program* program);
 
 }  // namespace hpformer::cuda

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <map>
 #include <utility>
@@ -12,6 +13,8 @@ namespace {
 
 std::mutex gModelsMutex;
 std::map<std::string, std::weak_ptr<DeviceModel>> gModels;
+
+}  // namespace
 
 // Collects arrays into one block; each starts on 16 bytes so that kernels may load vectors.
 class Packer {
@@ -26,11 +29,7 @@ class Packer {
   PackedNorm norm(NormKind kind, const NormWeights& w) {
     PackedNorm packed;
     if (kind == NormKind::batchnorm) {
-      Vector scale(w.weight.size()), shift(w.weight.size());
-      for (size_t i = 0; i < scale.size(); ++i) {
-        scale[i] = w.weight[i] / std::sqrt(w.variance[i] + kNormEpsilon);
-        shift[i] = w.bias[i] - w.mean[i] * scale[i];
-      }
+      const auto [scale, shift] = folded(w);
       packed.kind = Norm::affine;
       packed.weight = add(scale);
       packed.bias = add(shift);
@@ -44,13 +43,73 @@ class Packer {
     return packed;
   }
 
+  // A matrix [rows, columns] as [columns, rows].
+  size_t transposed(const Vector& matrix, int64_t rows, int64_t columns, double scale = 1.0) {
+    Vector turned(matrix.size());
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < columns; ++c) turned[static_cast<size_t>(c * rows + r)] = matrix[static_cast<size_t>(r * columns + c)];
+    }
+    return add(turned, scale);
+  }
+
+  // A weight [hidden, k] as slices of the stream: 64 bytes of k for all columns, in the order in which lanes load their
+  // operands (kernels/mma.cuh); k beyond the matrix is zero.
+  void slices(const Vector& weight, int64_t hidden, int64_t k, bool bfloat16, double scale = 1.0) {
+    const int64_t words = bfloat16 ? 8 : 4, chunk = 4 * words;
+    for (int64_t first = 0; first < k; first += chunk) {
+      for (int64_t unit = 0; unit < hidden / 8 * 32; ++unit) {
+        const int64_t lane = unit % 32, n = unit / 32 * 8 + lane / 4, column = first + lane % 4 * words;
+        const auto value = [&](int64_t e) {
+          return column + e < k ? static_cast<float>(weight[static_cast<size_t>(n * k + column + e)] * scale) : 0.f;
+        };
+        for (int64_t e = 0; e < words; e += bfloat16 ? 2 : 1) {
+          floats_.push_back(bfloat16 ? std::bit_cast<float>(bits(value(e)) | bits(value(e + 1)) << 16) : value(e));
+        }
+      }
+    }
+  }
+
+  // A vector of `hidden` values for kernels that index it by column whatever it was: one value is repeated, none is zero.
+  void column(const Vector& values, int64_t hidden) {
+    for (int64_t i = 0; i < hidden; ++i) {
+      const size_t at = values.size() == 1 ? 0 : static_cast<size_t>(i);
+      floats_.push_back(values.empty() ? 0.f : static_cast<float>(values[at]));
+    }
+  }
+  void columns(NormKind kind, const NormWeights& w, int64_t hidden) {
+    if (kind != NormKind::batchnorm) {
+      column(w.weight, hidden);
+      column(w.bias, hidden);
+      return;
+    }
+    const auto [scale, shift] = folded(w);
+    column(scale, hidden);
+    column(shift, hidden);
+  }
+
+  size_t position() const { return floats_.size(); }
   const std::vector<float>& floats() const { return floats_; }
 
  private:
+  // Eval batchnorm as one multiply-add.
+  static std::pair<Vector, Vector> folded(const NormWeights& w) {
+    Vector scale(w.weight.size()), shift(w.weight.size());
+    for (size_t i = 0; i < scale.size(); ++i) {
+      scale[i] = w.weight[i] / std::sqrt(w.variance[i] + kNormEpsilon);
+      shift[i] = w.bias[i] - w.mean[i] * scale[i];
+    }
+    return {scale, shift};
+  }
+
+  // bfloat16, nearest even.
+  static uint32_t bits(float x) {
+    const uint32_t b = std::bit_cast<uint32_t>(x);
+    if (x != x) return (b >> 16) | 0x40;
+    return (b + 0x7fff + ((b >> 16) & 1)) >> 16;
+  }
+
   std::vector<float> floats_;
 };
-
-}  // namespace
 
 Status DeviceModel::acquire(const Spec& spec, const Weights& weights, int ordinal, Precision precision,
                             const std::string& key, std::shared_ptr<DeviceModel>* out) {
@@ -98,14 +157,39 @@ Status DeviceModel::pack(const Weights& w) {
   int64_t in = spec_.headInput();
   for (size_t j = 0; j < spec_.headLayers.size(); ++j) {
     const int64_t size = spec_.headLayers[j].size;
-    head.push_back({packer.add(w.head[j].weight), packer.add(w.head[j].bias), in, size,
-                    static_cast<Act>(spec_.headLayers[j].activation)});
+    head.push_back({packer.add(w.head[j].weight), packer.transposed(w.head[j].weight, size, in),
+                    packer.add(w.head[j].bias), in, size, static_cast<Act>(spec_.headLayers[j].activation)});
     in = size;
   }
-  head.push_back({packer.add(w.output), spec_.headBias ? packer.add(w.outputBias) : kNone, in, spec_.labels, Act::linear});
+  head.push_back({packer.add(w.output), packer.transposed(w.output, spec_.labels, in), spec_.headBias ? packer.add(w.outputBias) : kNone, in, spec_.labels, Act::linear});
+  packFused(w, &packer);
   Device::Current current(*device_);
   if (!current.status().ok()) return current.status();
   return device_->upload(packer.floats().data(), packer.floats().size() * sizeof(float), &block_);
+}
+
+void DeviceModel::packFused(const Weights& w, Packer* packer) {
+  constexpr int64_t kHiddens[] = {64, 96, 128, 160, 192, 256};  // kernels/tdhp.cuh, kernels/stack.cuh
+  const int64_t d = spec_.hidden;
+  const bool features = spec_.embedding == EmbeddingKind::features;
+  fusable = std::find(std::begin(kHiddens), std::end(kHiddens), d) != std::end(kHiddens) &&
+            head.size() <= static_cast<size_t>(kMaxHeadLayers) && !(features && spec_.features > 128);
+  if (!fusable) return;
+  const bool half = precision_ == Precision::bfloat16;
+  if (features) embedTransposed = packer->transposed(w.embedding, d, spec_.features, inputScale(spec_));
+  fusionTransposed = packer->transposed(w.fusion, d, 2 * d);
+  stream = packer->position();
+  if (features) packer->slices(w.embedding, d, spec_.features, half, inputScale(spec_));
+  for (const LayerWeights& layer : w.layers) {
+    packer->slices(layer.output, d, d, half);
+    packer->slices(layer.feedForward, d, d, half);
+  }
+  vectors = packer->position();
+  for (const LayerWeights& layer : w.layers) {
+    packer->column(layer.feedForwardBias, d);
+    packer->columns(spec_.norm, layer.norm1, d);
+    packer->columns(spec_.norm, layer.norm2, d);
+  }
 }
 
 Status DeviceModel::origin(int64_t rows, std::shared_ptr<OriginTable>* out) {

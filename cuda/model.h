@@ -28,7 +28,7 @@ struct PackedLayer {
 };
 
 struct PackedHead {
-  size_t weight = kNone, bias = kNone;
+  size_t weight = kNone, transposed = kNone, bias = kNone;
   int64_t in = 0, out = 0;
   Act activation = Act::linear;
 };
@@ -40,6 +40,8 @@ struct OriginTable {
   int64_t rows = 0;
   int stride = 0;
 };
+
+class Packer;
 
 class DeviceModel {
  public:
@@ -61,6 +63,10 @@ class DeviceModel {
   std::vector<PackedLayer> layers;  // spec.layers entries; tied ones are equal
   std::vector<PackedHead> head;     // head layers, then the output layer
 
+  // For the fused kernels (layouts in params.h and kernels/mma.cuh); kNone where the model's shape has none.
+  bool fusable = false;
+  size_t embedTransposed = kNone, fusionTransposed = kNone, stream = kNone, vectors = kNone;
+
  private:
   DeviceModel(std::shared_ptr<Device> device, const Spec& spec, const Weights& weights, Precision precision)
       : device_(std::move(device)), spec_(spec), precision_(precision), embeddingBias_(weights.embeddingBias),
@@ -68,6 +74,7 @@ class DeviceModel {
     positions_.positions = weights.positions;
   }
   Status pack(const Weights& weights);
+  void packFused(const Weights& weights, Packer* packer);
 
   std::shared_ptr<Device> device_;  // first, so that it outlives the buffers
   const Spec spec_;

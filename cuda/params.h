@@ -125,4 +125,73 @@ struct LinkParams {
   float* out;
 };
 
+// ---- fused kernels ----
+
+// TDHP of whole sequences: input of kernel `tdhp`, and of `stack` when it computes the keys itself (single launch).
+struct TdhpParams {
+  RowSource source;
+  const SequenceInfo* info;
+  int segmentsMax, max;         // max: pooling by maximum
+  int absorbed;                 // features and mean pooling: rows are never embedded (embedTransposed, prefix used)
+  float scale;                  // 1 / sqrt(hidden)
+  const float* embedTransposed;  // [features, hidden]
+  const float* embed;           // [hidden, features]
+  const double* prefix;         // [positions + 1, hidden]: sums of origin rows
+  const float* fusionTransposed;  // [2 hidden, hidden]
+  const float* fusionBias;
+  float* keys;                  // [batch, segmentsMax, hidden]; may be null inside `stack`
+};
+
+struct HeadLayerParams {
+  const float* weight;          // [out, in]
+  const float* transposed;      // [in, out]
+  const float* bias;            // or null
+  int in, out;
+  Act activation;
+};
+
+constexpr int kMaxHeadLayers = 6;  // the output layer included
+
+struct HeadParams {
+  HeadLayerParams layer[kMaxHeadLayers];
+  int layers, labels, link, widest;  // widest: the largest `out`
+  float* logits;                // null where not asked for
+  float* probabilities;
+};
+
+struct StackParams {
+  TdhpParams tdhp;
+  int single;                   // 1: keys are computed here; 0: read from `keys`
+  const float* keys;            // [batch, segmentsMax, hidden]
+  const int* rowList;           // [batch, steps] or null: row i of a sequence is step rowList[i]
+  int batch;
+  int packed;                   // sequences per tile with one row each; 0: a tile holds rows of one sequence
+  int heads;
+  float scale;                  // log2(e) / sqrt(hidden / heads)
+  int layers;
+  Norm norm;
+  Act activation;
+  const char* weights;          // slices in the order of use: embedding, then per layer output and feedForward
+  int embedSlices;              // 0 unless rows are embedded here from features
+  int slicesInLayer;            // for wrapping around when layers are tied; else all of them
+  const float* vectors;         // per layer: feedForward bias, norm1 weight, bias, norm2 weight, bias, each [hidden]
+  int vectorStride;             // 5 hidden, or 0 when layers are tied
+  Pick pick;
+  const float* readoutWeights;  // [batch, steps]
+  float* partial;               // Pick::mean, weights: [batch, tiles of 16 rows, hidden] sums
+  int partialTiles;
+  float* pooled;                // Pick::step: [batch, hidden] or null
+  HeadParams head;              // Pick::step and steps
+};
+
+// Sums the partial rows, divides, writes `pooled`, applies the head. One block per sequence.
+struct PoolHeadParams {
+  const float* partial[2];      // second sequence's first: the order of the head's input
+  const SequenceInfo* info[2];
+  int partialTiles[2];
+  float* pooled[2];             // or null
+  int inputs, hidden, divide;
+  HeadParams head;
+};
+
 }  // namespace hpformer::cuda

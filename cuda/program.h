@@ -74,7 +74,7 @@ class Program {
   }
 
   template <typename Params>
-  void launch(const char* kernel, Grid grid, int threads, size_t shared, const Params& params) {
+  void launch(const std::string& kernel, Grid grid, int threads, size_t shared, const Params& params) {
     Step step{kernel, grid, threads, shared, 0, 0, {}};
     step.params.resize(sizeof(Params));
     std::memcpy(step.params.data(), &params, sizeof(Params));

@@ -72,16 +72,7 @@ class Unfused {
     const SequenceOutputs<float>& out = *in.out;
     const int hidden = static_cast<int>(d), segments = static_cast<int>(s);
     float* x = program_.result(to(out.embedded, steps * d, true), batch * steps * d);
-    if (spec_.embedding == EmbeddingKind::features) {
-      dense(in.source.features_, nullptr, spec_.features, model_.embedding, kNone, batch * steps, d, spec_.features,
-            Act::linear, x);
-    }
-    EmbedParams embed{};
-    embed.source = in.source;
-    embed.info = in.info;
-    embed.batch = static_cast<int>(batch);
-    embed.out = x;
-    program_.launch("embed", {(batch * steps + 3) / 4}, 128, 0, embed);
+    buildEmbedding(model_, slice_, in, x, &program_);
 
     float* pool = program_.result(to(out.segmentPool, s * d, true), batch * s * d);
     float* extra = program_.result(to(out.extraSegment, s * d, true), batch * s * d);
@@ -261,6 +252,23 @@ class Unfused {
 };
 
 }  // namespace
+
+void buildEmbedding(DeviceModel& model, const Slice& slice, const Input& in, float* x, Program* program) {
+  const Spec& spec = model.spec();
+  const int64_t rows = slice.count * in.steps, d = spec.hidden;
+  if (spec.embedding == EmbeddingKind::features) {
+    const int width = static_cast<int>(spec.features);
+    const DenseParams p{in.source.features_, nullptr, model.at(model.embedding), nullptr, x, static_cast<int>(rows),
+                        static_cast<int>(d), width, width, Act::linear, model.precision() == Precision::bfloat16};
+    program->launch("dense", {(d + 63) / 64, (rows + 63) / 64}, 256, 0, p);
+  }
+  EmbedParams embed{};
+  embed.source = in.source;
+  embed.info = in.info;
+  embed.batch = static_cast<int>(slice.count);
+  embed.out = x;
+  program->launch("embed", {(rows + 3) / 4}, 128, 0, embed);
+}
 
 Status buildUnfused(DeviceModel& model, const Slice& slice, Wanted wanted, Program* program) {
   return Unfused(model, slice, wanted, program).build();

@@ -4,7 +4,7 @@
 #include "../params.h"
 
 // A kernel's symbol is its name with this prefix: plain names such as `norm` and `link` are taken.
-#define HPFORMER_KERNEL(threads, name) extern "C" __global__ void __launch_bounds__(threads) hpformer_##name
+#define HPFORMER_KERNEL(threads, name) extern "C" __global__ void __launch_bounds__ threads hpformer_##name
 
 namespace hpformer::cuda {
 

@@ -5,7 +5,7 @@
 namespace hpformer::cuda {
 
 // grid (rows, batch), 128 threads, shared: headsAtOnce * segmentsMax floats. One block per row.
-HPFORMER_KERNEL(128, keyAttention)(KeyAttentionParams p) {
+HPFORMER_KERNEL((128), keyAttention)(KeyAttentionParams p) {
   extern __shared__ float score[];
   const int row = blockIdx.x, batch = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const SequenceInfo info = p.info[batch];
@@ -56,7 +56,7 @@ HPFORMER_KERNEL(128, keyAttention)(KeyAttentionParams p) {
 }
 
 // 64 x 64 outputs per block of 256 threads, 4 x 4 per thread, k in slices of 16 through shared memory.
-HPFORMER_KERNEL(256, dense)(DenseParams p) {
+HPFORMER_KERNEL((256), dense)(DenseParams p) {
   __shared__ float tileA[16][68], tileW[16][68];  // 68: rows shift by 4 banks, so the transposing stores spread
   const int m0 = blockIdx.y * 64, n0 = blockIdx.x * 64;
   const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
@@ -98,7 +98,7 @@ HPFORMER_KERNEL(256, dense)(DenseParams p) {
 }
 
 // One warp per row; in place allowed.
-HPFORMER_KERNEL(128, norm)(NormParams p) {
+HPFORMER_KERNEL((128), norm)(NormParams p) {
   const long long row = static_cast<long long>(blockIdx.x) * 4 + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   if (row >= p.rows) return;
@@ -131,7 +131,7 @@ HPFORMER_KERNEL(128, norm)(NormParams p) {
 }
 
 // What the readout takes from encoded rows. Pick::steps: grid (steps, batch), else (1, batch).
-HPFORMER_KERNEL(128, readout)(ReadoutParams p) {
+HPFORMER_KERNEL((128), readout)(ReadoutParams p) {
   const int batch = blockIdx.y;
   const SequenceInfo info = p.info ? p.info[batch] : SequenceInfo{};
   const long long base = static_cast<long long>(batch) * p.steps;
@@ -164,7 +164,7 @@ HPFORMER_KERNEL(128, readout)(ReadoutParams p) {
 }
 
 // One warp per row.
-HPFORMER_KERNEL(128, link)(LinkParams p) {
+HPFORMER_KERNEL((128), link)(LinkParams p) {
   const long long row = static_cast<long long>(blockIdx.x) * 4 + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   if (row >= static_cast<long long>(p.batch) * p.rows) return;

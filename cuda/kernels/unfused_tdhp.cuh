@@ -6,7 +6,7 @@
 namespace hpformer::cuda {
 
 // One warp per row.
-HPFORMER_KERNEL(128, embed)(EmbedParams p) {
+HPFORMER_KERNEL((128), embed)(EmbedParams p) {
   const RowSource& s = p.source;
   const long long row = static_cast<long long>(blockIdx.x) * 4 + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
@@ -45,7 +45,7 @@ HPFORMER_KERNEL(128, embed)(EmbedParams p) {
 }
 
 // grid (segmentsMax, batch)
-HPFORMER_KERNEL(128, segmentPool)(PoolParams p) {
+HPFORMER_KERNEL((128), segmentPool)(PoolParams p) {
   const int s = blockIdx.x, batch = blockIdx.y;
   const SequenceInfo info = p.info[batch];
   float* out = p.pool + (static_cast<long long>(batch) * p.segmentsMax + s) * p.hidden;
@@ -70,7 +70,7 @@ HPFORMER_KERNEL(128, segmentPool)(PoolParams p) {
 }
 
 // grid (segmentsMax, batch), shared: segmentsMax floats. Row = query.
-HPFORMER_KERNEL(128, extraSegment)(ExtraParams p) {
+HPFORMER_KERNEL((128), extraSegment)(ExtraParams p) {
   extern __shared__ float score[];
   __shared__ float scratch[4];
   const int q = blockIdx.x, batch = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -108,7 +108,7 @@ HPFORMER_KERNEL(128, extraSegment)(ExtraParams p) {
 }
 
 // grid (segmentsMax, batch). `weights` must be zero where no row exists (the host clears it).
-HPFORMER_KERNEL(128, intraSegment)(IntraParams p) {
+HPFORMER_KERNEL((128), intraSegment)(IntraParams p) {
   __shared__ float scratch[4];
   const int s = blockIdx.x, batch = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const SequenceInfo info = p.info[batch];

@@ -157,7 +157,7 @@ inline Batch randomBatch(const Spec& spec, Random& r, int64_t size, int64_t step
       const int64_t own = spec.over == Over::valid ? batch.first.lengths[static_cast<size_t>(b)] : steps;
       batch.step.push_back(static_cast<int32_t>(r.integer(0, own - 1)));
       for (int64_t t = 0; weighted && t < steps; ++t) {
-        batch.weights.push_back(t < own && b != 1 && r.coin(0.4) ? static_cast<float>(0.3 * r.normal()) : 0);
+        batch.weights.push_back(t < own && b != 1 && r.coin(0.4) ? static_cast<float>(0.15 * r.normal()) : 0);
       }
     }
     batch.weightsFloat.assign(batch.weights.begin(), batch.weights.end());

@@ -1,5 +1,5 @@
 // The CUDA backend against the double-precision reference on random models: every output, both paths, both precisions.
-// Usage: cuda_test [seed [cases]]. Needs a driver library (HPFORMER_CUDA_LIBRARY); exits with 77 where there is none.
+// Usage: cuda_test [seed [cases [hidden]]]: `hidden` fixes the width of the models for the fused kernels. Needs a driver library (HPFORMER_CUDA_LIBRARY); exits with 77 where there is none.
 #include <cstdlib>
 #include <cstring>
 
@@ -11,6 +11,7 @@ using namespace hpformer::testing;
 namespace {
 
 int gFailures = 0;
+int64_t gHidden = 0;
 
 Spec randomSpec(Random& r, bool fast) {
   Spec spec;
@@ -28,6 +29,7 @@ Spec randomSpec(Random& r, bool fast) {
   spec.hidden = spec.heads * r.integer(spec.heads == 1 ? 4 : 2, 12);
   if (fast) {
     spec.hidden = r.pick<int64_t>({64, 64, 96, 128, 128, 160, 192, 256});
+    if (gHidden) spec.hidden = gHidden;
     spec.heads = r.pick<int64_t>({1, 2, 4, 8, 8, 8, 16});
     if (spec.hidden == 96 && r.coin(0.3)) spec.heads = 3;
   }
@@ -152,6 +154,7 @@ double one(uint64_t seed, bool fast) {
 int main(int argc, char** argv) {
   const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1;
   const int cases = argc > 2 ? std::atoi(argv[2]) : 40;
+  gHidden = argc > 3 ? std::atoi(argv[3]) : 0;
   std::string reason;
   if (cudaDevices(&reason).empty()) {
     std::printf("skipped: %s\n", reason.c_str());

@@ -1,0 +1,491 @@
+// stack: a tile of tokens through embedding, all layers, readout and head; with `single`, TDHP first (one launch in all).
+//
+// A block has R groups of 4 warps. A group owns kTiles tiles of 16 rows; its 4 warps own a quarter of the columns each, so
+// the residual stream and the norms stay in registers (accumulator layout) and only operands pass through shared memory:
+//
+//   x (registers) --operand--> P --attention--> Q --product Wo--> + x, norm --> y --operand--> P --product W1--> act
+//     ^                                                                                                          |
+//     +------------------------------ norm <-- + y <-------------------------------------------------------------+
+//
+// Weights come as a stream of slices (64 bytes of k for all columns) in the order of use, kStages deep by cp.async; the wait
+// for a slice is also the barrier between the phases. The split into four column quarters is the same for every launch shape,
+// and with it the order of every sum: a row's bits depend neither on its tile nor on the number of rows.
+#pragma once
+#include "attention.cuh"
+#include "head.cuh"
+#include "tdhp.cuh"
+
+namespace hpformer::cuda {
+
+template <int kHidden, bool kBf16, int kTiles>
+class Stack {
+  using O = Operand<kBf16>;
+  static constexpr int kQuarter = kHidden / 4;     // columns of a warp
+  static constexpr int kGroups = kQuarter / 8;     // its groups of 8 columns
+  static constexpr int kSlices = kHidden / O::kChunk;
+  static constexpr int kSliceBytes = 64 * kHidden;
+  static constexpr int kUnits = kHidden / 8 * 32;  // 16-byte units in a slice
+
+  const StackParams& p;
+  char* const memory;
+  const StackLayout layout;
+  const int warp, lane, quarter, r, c;
+  const int firstRow;       // of this warp's group, in the tile
+  const int rows;           // of the tile
+  int slice = 0, slices;    // consumed, in all
+  char *front, *back;       // P and Q, swapping roles
+  float x[kTiles][kGroups][4];
+
+ public:
+  __device__ Stack(const StackParams& params, char* shared)
+      : p(params), memory(shared),
+        layout(kHidden, O::kElement, static_cast<int>(blockDim.x) / 128 * 16 * kTiles, params.embedSlices,
+               params.tdhp.segmentsMax, params.packed, params.single, params.head.widest, params.pick <= Pick::step),
+        warp(threadIdx.x / 32), lane(threadIdx.x % 32), quarter(warp % 4), r(lane / 4), c(lane % 4),
+        firstRow(warp / 4 * 16 * kTiles), rows(static_cast<int>(blockDim.x) / 128 * 16 * kTiles) {
+    slices = p.embedSlices + p.layers * 2 * kSlices;
+    front = memory + layout.operands;
+    back = front + rows * layout.stride;
+  }
+
+  __device__ void run() {
+    const int first = p.packed ? blockIdx.x * p.packed : blockIdx.y;
+    const int tile = p.packed ? 0 : blockIdx.x;
+    const int count = p.packed ? min(p.packed, p.batch - first) : 1;
+    if (!p.packed && tile * rows >= p.tdhp.info[first].rows && !(p.pick == Pick::steps && tile * rows < p.tdhp.source.steps) &&
+        !(p.tdhp.keys && p.single && tile == 0)) {
+      return;  // a shorter sequence than the longest of the batch
+    }
+#pragma unroll
+    for (int i = 0; i < kStages - 1; ++i) prefetch(i);
+    prepareKeys(first, count, tile);
+    embed(first, count, tile);
+    for (int i = 0; i < p.layers; ++i) layer(i, first, count);
+    waitAsync<0>();
+    __syncthreads();
+    if (p.pick == Pick::step) {
+      readRows(first, count);
+    } else if (p.pick == Pick::steps) {
+      readSteps(first, tile);
+    } else {
+      sumRows(first, tile);
+    }
+  }
+
+ private:
+  // ---- the weight stream ----
+
+  __device__ void prefetch(int index) {
+    if (index < slices) {
+      int at = index;
+      if (at >= p.embedSlices) at = p.embedSlices + (at - p.embedSlices) % p.slicesInLayer;
+      const char* from = p.weights + static_cast<long long>(at) * kSliceBytes;
+      char* to = memory + layout.weights + index % kStages * kSliceBytes;
+      for (int i = threadIdx.x; i < kUnits; i += blockDim.x) copyAsync16(to + i * 16, from + i * 16);
+    }
+    commitAsync();  // an empty group at the end keeps the count
+  }
+
+  // The next slice, visible to all; everything written to shared memory before is visible too.
+  __device__ const char* nextSlice() {
+    waitAsync<kStages - 2>();
+    __syncthreads();
+    prefetch(slice + kStages - 1);
+    return memory + layout.weights + slice++ % kStages * kSliceBytes;
+  }
+
+  // sum += rows of `operands` times `count` slices of the stream.
+  __device__ void product(char* operands, int stride, int count, float (&sum)[kTiles][kGroups][4]) {
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) sum[t][g][e] = 0.f;
+      }
+    }
+    for (int k = 0; k < count; ++k) {
+      const char* weights = nextSlice() + (quarter * kGroups * 32 + lane) * 16;
+      typename O::A a[kTiles];
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+        const int row = firstRow + t * 16 + r;
+        a[t] = O::prepareA(load16(unitOf(operands, stride, row, k * 4 + c)), load16(unitOf(operands, stride, row + 8, k * 4 + c)));
+      }
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        const auto b = O::prepareB(load16(weights + g * 512));
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) O::multiply(sum[t][g], a[t], b);
+      }
+    }
+  }
+
+  // ---- keys ----
+
+  __device__ void prepareKeys(int first, int count, int tile) {
+    for (int i = 0; i < count; ++i) {
+      const int batch = first + i, segments = p.tdhp.info[batch].segments;
+      const float* keys = p.keys + static_cast<long long>(batch) * p.tdhp.segmentsMax * kHidden;
+      if (p.single) {
+        const TdhpShared shared(reinterpret_cast<float*>(memory + layout.operands), kHidden, segments);
+        tdhpSequence<kHidden>(p.tdhp, batch, shared);
+        if (p.tdhp.keys && tile == 0) writeKeys<kHidden>(p.tdhp, batch, shared);
+        keys = shared.means;
+      }
+      if (p.packed) {
+        float* to = reinterpret_cast<float*>(memory + layout.keys) + i * p.tdhp.segmentsMax * kHidden;
+        for (int k = threadIdx.x; k < segments * kHidden; k += blockDim.x) to[k] = keys[k];
+      } else {
+        KeyFragments<kHidden, kBf16>(memory + layout.keys, p.tdhp.segmentsMax).fill(keys, segments);
+      }
+      __syncthreads();
+    }
+  }
+
+  // ---- rows ----
+
+  // What row `row` of the tile stands for: sequence, step; false if nothing.
+  __device__ bool locate(int row, int first, int count, int tile, int* batch, int* step) const {
+    if (p.packed) {
+      *batch = first + min(row, count - 1);
+      *step = p.rowList[static_cast<long long>(*batch) * p.tdhp.source.steps];
+      return row < count;
+    }
+    *batch = first;
+    const int index = tile * rows + row;
+    const bool exists = index < p.tdhp.info[first].rows;
+    *step = !exists ? 0 : p.rowList ? p.rowList[static_cast<long long>(first) * p.tdhp.source.steps + index] : index;
+    return exists;
+  }
+
+  __device__ void embed(int first, int count, int tile) {
+    const RowSource& s = p.tdhp.source;
+    if (p.embedSlices) {
+      stageFeatures(first, count, tile);
+      // The operand rows of the raw features have a stride of their own.
+      product(front, rawStride(), p.embedSlices, x);
+      __syncthreads();  // P and Q are free again
+    }
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        int batch, step;
+        bool alive = locate(firstRow + t * 16 + r + 8 * h, first, count, tile, &batch, &step);
+        const long long at = static_cast<long long>(batch) * s.steps + step;
+        int position = step;
+        if (alive && s.position) position = s.position[at];
+        alive = alive && position >= 0;
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) {
+          const int column = quarter * kQuarter + g * 8 + 2 * c;
+          float2 v = make_float2(x[t][g][2 * h], x[t][g][2 * h + 1]);
+          if (!alive) {
+            v = make_float2(0.f, 0.f);
+          } else if (s.kind == Embed::rows) {
+            v = __ldg(reinterpret_cast<const float2*>(s.rows + at * kHidden + column));
+          } else {
+            const float2 o = __ldg(reinterpret_cast<const float2*>(s.origin + static_cast<long long>(position) * s.originStride + column));
+            if (s.kind == Embed::features) {
+              v = make_float2(v.x + o.x, v.y + o.y);
+            } else if (s.kind == Embed::tokens) {
+              const float2 e = __ldg(reinterpret_cast<const float2*>(s.table + static_cast<long long>(s.tokens[at]) * kHidden + column));
+              v = make_float2(e.x + o.x, e.y + o.y);
+            } else {
+              const float2 e = __ldg(reinterpret_cast<const float2*>(s.table + column));
+              v = make_float2(fmaf(s.values[at], e.x, o.x), fmaf(s.values[at], e.y, o.y));
+            }
+          }
+          x[t][g][2 * h] = v.x;
+          x[t][g][2 * h + 1] = v.y;
+        }
+      }
+    }
+    if (s.normWeight && s.kind != Embed::rows) {
+      normalise(Norm::layernorm, s.normWeight, s.normBias);
+      // Padding rows and rows that do not exist stay zero through the norm.
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          int batch, step;
+          bool alive = locate(firstRow + t * 16 + r + 8 * h, first, count, tile, &batch, &step);
+          if (alive && s.position) alive = s.position[static_cast<long long>(batch) * s.steps + step] >= 0;
+#pragma unroll
+          for (int g = 0; g < kGroups; ++g) {
+            if (!alive) x[t][g][2 * h] = x[t][g][2 * h + 1] = 0.f;
+          }
+        }
+      }
+    }
+    storeOperands(front);
+    __syncthreads();
+  }
+
+  __device__ int rawStride() const { return (p.embedSlices * 64 + 127) / 128 * 128; }
+
+  __device__ void stageFeatures(int first, int count, int tile) {
+    const RowSource& s = p.tdhp.source;
+    const int width = p.embedSlices * O::kChunk;
+    for (int row = warp; row < rows; row += blockDim.x / 32) {
+      int batch, step;
+      const bool alive = locate(row, first, count, tile, &batch, &step);
+      const float* from = s.features_ + (static_cast<long long>(batch) * s.steps + step) * s.features;
+      if (s.features % 4 == 0) {
+        for (int k = lane * 4; k < width; k += 128) {
+          const float4 v = alive && k < s.features ? __ldg(reinterpret_cast<const float4*>(from + k)) : make_float4(0, 0, 0, 0);
+          storePair<kBf16>(front, rawStride(), row, k, v.x, v.y);
+          storePair<kBf16>(front, rawStride(), row, k + 2, v.z, v.w);
+        }
+      } else {
+        for (int k = lane; k < width; k += 32) {
+          storeOne<kBf16>(front, rawStride(), row, k, alive && k < s.features ? __ldg(from + k) : 0.f);
+        }
+      }
+    }
+  }
+
+  __device__ void storeOperands(char* to) {
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+      const int row = firstRow + t * 16 + r;
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        const int column = quarter * kQuarter + g * 8 + 2 * c;
+        storePair<kBf16>(to, layout.stride, row, column, x[t][g][0], x[t][g][1]);
+        storePair<kBf16>(to, layout.stride, row + 8, column, x[t][g][2], x[t][g][3]);
+      }
+    }
+  }
+
+  // ---- layers ----
+
+  __device__ void layer(int index, int first, int count) {
+    const float* vectors = p.vectors + static_cast<long long>(index) * p.vectorStride;
+    if (p.packed) {
+      const float* keys = reinterpret_cast<const float*>(memory + layout.keys);
+      for (int row = warp; row < count; row += blockDim.x / 32) {
+        packedAttention<kHidden, kBf16>(keys + row * p.tdhp.segmentsMax * kHidden, p.tdhp.info[first + row].segments, p.heads,
+                                        p.scale, front, back, layout.stride, row, lane);
+      }
+      // Rows of the tile without a sequence: zero operands.
+      for (int row = count + warp; row < rows; row += blockDim.x / 32) {
+#pragma unroll
+        for (int i = 0; i < kHidden / 32; ++i) storeOne<kBf16>(back, layout.stride, row, lane + 32 * i, 0.f);
+      }
+    } else {
+      const KeyFragments<kHidden, kBf16> keys(memory + layout.keys, p.tdhp.segmentsMax);
+#pragma unroll 1
+      for (int t = 0; t < kTiles; ++t) {
+        sharedAttention<kHidden, kBf16>(keys, p.tdhp.info[first].segments, p.heads, p.scale, front, back, layout.stride,
+                                        firstRow + t * 16, quarter, lane);
+      }
+    }
+    float branch[kTiles][kGroups][4];
+    product(back, layout.stride, kSlices, branch);
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) x[t][g][e] += branch[t][g][e];
+      }
+    }
+    normalise(p.norm, vectors + kHidden, vectors + 2 * kHidden);
+    storeOperands(front);
+    product(front, layout.stride, kSlices, branch);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      const float2 bias = __ldg(reinterpret_cast<const float2*>(vectors + quarter * kQuarter + g * 8 + 2 * c));
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          x[t][g][e] += activate(p.activation, branch[t][g][e] + (e & 1 ? bias.y : bias.x));
+        }
+      }
+    }
+    normalise(p.norm, vectors + 3 * kHidden, vectors + 4 * kHidden);
+    // `back` was last read by the first product, `front` is still being read by the second in other warps.
+    storeOperands(back);
+    char* swap = front;
+    front = back;
+    back = swap;
+    __syncthreads();
+  }
+
+  // Norm of x over the columns. A warp reduces its quarter to (mean, squares about it); the four are combined exactly in the
+  // same order by everyone.
+  __device__ void normalise(Norm kind, const float* weight, const float* bias) {
+    float mean[kTiles][2], scale[kTiles][2];
+    if (kind != Norm::affine) {
+      float2* shared = reinterpret_cast<float2*>(memory + layout.reduction);
+      const bool centred = kind == Norm::layernorm;
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          float sum = 0.f, square = 0.f;
+          if (centred) {
+#pragma unroll
+            for (int g = 0; g < kGroups; ++g) sum += x[t][g][2 * h] + x[t][g][2 * h + 1];
+            sum += __shfl_xor_sync(kFull, sum, 1);
+            sum += __shfl_xor_sync(kFull, sum, 2);
+            sum /= kQuarter;
+          }
+#pragma unroll
+          for (int g = 0; g < kGroups; ++g) {
+            square = fmaf(x[t][g][2 * h] - sum, x[t][g][2 * h] - sum, square);
+            square = fmaf(x[t][g][2 * h + 1] - sum, x[t][g][2 * h + 1] - sum, square);
+          }
+          square += __shfl_xor_sync(kFull, square, 1);
+          square += __shfl_xor_sync(kFull, square, 2);
+          if (c == 0) shared[(firstRow + t * 16 + r + 8 * h) * 4 + quarter] = make_float2(sum, square);
+        }
+      }
+      __syncthreads();
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          const float4* from = reinterpret_cast<const float4*>(shared + (firstRow + t * 16 + r + 8 * h) * 4);
+          const float4 u = from[0], v = from[1];  // (mean, squares) of quarters 0, 1 and 2, 3
+          const float m = ((u.x + u.z) + (v.x + v.z)) * 0.25f;
+          const float d0 = u.x - m, d1 = u.z - m, d2 = v.x - m, d3 = v.z - m;
+          const float between = fmaf(d0, d0, fmaf(d1, d1, fmaf(d2, d2, d3 * d3)));
+          const float square = fmaf(between, kQuarter, (u.y + u.w) + (v.y + v.w));
+          mean[t][h] = m;
+          scale[t][h] = 1.f / sqrtf(square / kHidden + kEpsilon);
+        }
+      }
+    }
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      const int column = quarter * kQuarter + g * 8 + 2 * c;
+      const float2 w = __ldg(reinterpret_cast<const float2*>(weight + column));
+      const float2 b = __ldg(reinterpret_cast<const float2*>(bias + column));
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const float unit = kind == Norm::affine ? x[t][g][e] : (x[t][g][e] - mean[t][e / 2]) * scale[t][e / 2];
+          x[t][g][e] = fmaf(unit, e & 1 ? w.y : w.x, e & 1 ? b.y : b.x);
+        }
+      }
+    }
+  }
+
+  // ---- readout ----
+
+  __device__ bool isPadding(int batch, int step) const {
+    const int* position = p.tdhp.source.position;
+    return position && position[static_cast<long long>(batch) * p.tdhp.source.steps + step] < 0;
+  }
+
+  // The rows as float32 [rows][hidden] in the operand area; padding rows are zero.
+  __device__ float* rowsInShared(int first, int count, int tile) {
+    float* out = reinterpret_cast<float*>(memory + layout.operands);
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int row = firstRow + t * 16 + r + 8 * h;
+        int batch, step;
+        const bool zero = !locate(row, first, count, tile, &batch, &step) || isPadding(batch, step);
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) {
+          const int column = quarter * kQuarter + g * 8 + 2 * c;
+          const float2 v = zero ? make_float2(0.f, 0.f) : make_float2(x[t][g][2 * h], x[t][g][2 * h + 1]);
+          *reinterpret_cast<float2*>(out + row * kHidden + column) = v;
+        }
+      }
+    }
+    __syncthreads();
+    return out;
+  }
+
+  __device__ float* headScratch(float* rowsEnd) { return rowsEnd + warp * 2 * p.head.widest; }
+
+  __device__ void readRows(int first, int count) {
+    const float* row = rowsInShared(first, count, 0);
+    float* scratch = headScratch(reinterpret_cast<float*>(memory + layout.operands) + rows * kHidden);
+    for (int i = warp; i < count; i += blockDim.x / 32) {
+      for (int k = lane; p.pooled && k < kHidden; k += 32) {
+        p.pooled[static_cast<long long>(first + i) * kHidden + k] = row[i * kHidden + k];
+      }
+      headRow<false>(p.head, row + i * kHidden, scratch, first + i, true);
+    }
+  }
+
+  __device__ void readSteps(int first, int tile) {
+    const float* row = rowsInShared(first, 1, tile);
+    float* scratch = headScratch(reinterpret_cast<float*>(memory + layout.operands) + rows * kHidden);
+    for (int i = warp; i < rows; i += blockDim.x / 32) {
+      const int step = tile * rows + i;
+      if (step >= p.tdhp.source.steps) break;
+      const long long at = static_cast<long long>(first) * p.tdhp.source.steps + step;
+      headRow<false>(p.head, row + i * kHidden, scratch, at, step < p.tdhp.info[first].steps);
+    }
+  }
+
+  // Weighted sums of 16 rows each: fixed groups, so that the tile size does not show.
+  __device__ void sumRows(int first, int tile) {
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+      float weight[2];
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        int batch, step;
+        const bool exists = locate(firstRow + t * 16 + r + 8 * h, first, 1, tile, &batch, &step) && !isPadding(batch, step);
+        weight[h] = !exists ? 0.f
+                    : p.pick == Pick::weights
+                        ? p.readoutWeights[static_cast<long long>(batch) * p.tdhp.source.steps + step]
+                        : 1.f;
+      }
+      const int group = (tile * rows + firstRow) / 16 + t;
+      float* out = p.partial + (static_cast<long long>(first) * p.partialTiles + group) * kHidden;
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        float sum[2];
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          // A row that is not read must not count even if it is not a number.
+          const float low = weight[0] != 0.f ? x[t][g][e] * weight[0] : 0.f;
+          const float high = weight[1] != 0.f ? x[t][g][2 + e] * weight[1] : 0.f;
+          sum[e] = low + high;
+#pragma unroll
+          for (int i = 4; i < 32; i <<= 1) sum[e] += __shfl_xor_sync(kFull, sum[e], i);
+        }
+        if (r == 0 && group < p.partialTiles) {
+          *reinterpret_cast<float2*>(out + quarter * kQuarter + g * 8 + 2 * c) = make_float2(sum[0], sum[1]);
+        }
+      }
+    }
+  }
+};
+
+// The explicit minimum of one block lets ptxas use up to 255 registers: 8 warps on a multiprocessor are enough here, spills are not.
+#define HPFORMER_STACK(hidden, name, bf16, tiles)                                                                  \
+  HPFORMER_KERNEL((256, 1), stack_##hidden##_##name##_##tiles)                   \
+  (const __grid_constant__ StackParams p) {                                                                        \
+    extern __shared__ __align__(128) char shared[];                                                                \
+    Stack<hidden, bf16, tiles>(p, shared).run();                                                                   \
+  }
+#define HPFORMER_STACKS(hidden)           \
+  HPFORMER_STACK(hidden, bf16, true, 1)   \
+  HPFORMER_STACK(hidden, bf16, true, 2)   \
+  HPFORMER_STACK(hidden, f32, false, 1)   \
+  HPFORMER_STACK(hidden, f32, false, 2)
+#ifdef HPFORMER_ONLY_128
+HPFORMER_STACKS(128)
+#else
+HPFORMER_STACKS(64)
+HPFORMER_STACKS(96)
+HPFORMER_STACKS(128)
+HPFORMER_STACKS(160)
+HPFORMER_STACKS(192)
+HPFORMER_STACKS(256)
+#endif
+
+}  // namespace hpformer::cuda
