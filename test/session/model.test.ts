@@ -215,13 +215,13 @@ test('the run queue is bounded: beyond it a run is refused, the others finish, t
   const first = [slow.run(long, options), slow.run(long, options), slow.run(long, options)].map((run) =>
     run.catch((error) => error),
   );
-  const settled = Promise.allSettled(Array.from({ length: 6000 }, (_, i) => model.run(batchOf(1, i))));
+  const settled = Promise.allSettled(Array.from({ length: 2500 }, (_, i) => model.run(batchOf(1, i))));
   controller.abort('enough');
   const results = await settled;
   await Promise.all(first);
   const refused = results.filter((result) => result.status === 'rejected');
   expect(refused.length).toBeGreaterThan(0);
-  for (const { reason } of refused) expect(reason).toMatchObject({ code: 'ERR_HPFORMER_LIMIT' });
+  expect([...new Set(refused.map(({ reason }) => reason.code))]).toEqual(['ERR_HPFORMER_LIMIT']);
   expect(results.length - refused.length).toBeGreaterThan(0);
   expect(bits((await model.run(batchOf(2, 7))).logits)).toBe(bits(model.runSync(batchOf(2, 7)).logits));
   slow.dispose();
