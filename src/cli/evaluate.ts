@@ -3,6 +3,7 @@ import { openSource, scoreColumns } from '../data/recipes';
 import { type Command, integerOption, textOption, write, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
 import { Progress } from './progress';
+import { calibrationTable, classFigures, finishReport, reportOptions, reportRequest } from './report';
 import { formatTable } from './table';
 
 function figure({ value, low, high }: Figure): string {
@@ -41,6 +42,7 @@ export const evaluate: Command = {
     bootstrap: { type: 'string', value: 'n', help: 'samples for 95 % intervals (default 1000; 0: none)' },
     seed: { type: 'string', value: 'n', help: 'seed of the bootstrap (default 1)' },
     batch: { type: 'string', value: 'n', help: 'rows per batch (default 256)' },
+    ...reportOptions,
     ...modelOptions,
     json: { type: 'boolean', help: 'figures as JSON, unrounded' },
   },
@@ -59,21 +61,34 @@ export const evaluate: Command = {
     try {
       const { device, precision, config } = model;
       const data = openSource(bundle, config, inputs);
-      const progress = new Progress(io.stderr, data.unit);
-      const counted = (async function* () {
-        for await (const rows of data.labelled(part, { batch, progress: progress.read })) {
-          progress.add(rows.ids.length);
-          yield rows;
-        }
-      })();
-      const predictions = await predictLabelled(model, counted, config.head.labels).finally(() => progress.end());
+      const request = reportRequest(values);
+      const scoresOf = (from: string) => {
+        const progress = new Progress(io.stderr, data.unit);
+        const counted = (async function* () {
+          for await (const rows of data.labelled(from, { batch, progress: progress.read })) {
+            progress.add(rows.ids.length);
+            yield rows;
+          }
+        })();
+        return predictLabelled(model, counted, config.head.labels).finally(() => progress.end());
+      };
+      const predictions = await scoresOf(part);
       const names = config.head.names ?? scoreColumns(config);
       const labels = evaluateLabels(predictions, names, { samples, seed });
+      const fitting = request.method === undefined ? undefined : await scoresOf(request.fitPart);
+      const studies = await finishReport(request, names, predictions, fitting, labels, [
+        ['model', bundle.name],
+        ['SHA-256', bundle.hash],
+        ['device', `${device}, ${precision}`],
+        ['part', `${part}: ${predictions.ids.length} ${data.unit}`],
+      ]);
+      const classes = config.head.link === 'softmax' ? classFigures(predictions) : undefined;
       if (values.json) {
         const macro = labels.length > 1 ? { macro: { auroc: macroAuroc(labels) } } : {};
         const bootstrap = { samples, seed, unit: data.group, level: 0.95 };
         const head = { model: bundle.name, hash: bundle.hash, device, precision, part, rows: predictions.ids.length };
-        await writeJson(io.stdout, { ...head, bootstrap, labels, ...macro });
+        const more = { ...(classes ? { classes } : {}), ...(request.method ? { calibration: studies } : {}) };
+        await writeJson(io.stdout, { ...head, bootstrap, labels, ...macro, ...more });
         return 0;
       }
       const intervals = samples > 0 ? `; brackets: 95 % of ${samples} bootstrap samples of ${data.group}` : '';
@@ -82,6 +97,12 @@ export const evaluate: Command = {
         `${bundle.name} on ${device}, part ${part}: ${predictions.ids.length} ${data.unit}${intervals}\n\n`,
       );
       await write(io.stdout, evaluationTable(labels, data.unit));
+      if (classes) {
+        const { kappa, microAuroc } = classes;
+        await write(io.stdout, `\nkappa (linear) ${kappa.toFixed(4)}, micro AUROC ${microAuroc.toFixed(4)}\n`);
+      }
+      if (studies.length > 0) await write(io.stdout, `\n${calibrationTable(studies)}`);
+      if (data.drops && data.drops.total > 0) await write(io.stderr, `left out: ${data.drops}\n`);
       return 0;
     } finally {
       model.dispose();

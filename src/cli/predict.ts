@@ -64,6 +64,7 @@ export const predict: Command = {
           seconds,
           out,
           columns,
+          ...(data.drops ? { dropped: data.drops } : {}),
         });
       } else if (out !== undefined) {
         await write(
@@ -71,6 +72,7 @@ export const predict: Command = {
           `${rows} ${data.unit} scored by ${bundle.name} on ${model.device} in ${formatDuration(seconds)} (${rate}/s): ${out}\n`,
         );
       }
+      if (data.drops && data.drops.total > 0) await write(io.stderr, `left out: ${data.drops}\n`);
       return 0;
     } finally {
       model.dispose();

@@ -236,7 +236,7 @@ async function synthetic(inputs: string[], values: Values, io: Io): Promise<void
     const { id, text, died } = synthesizeEpisode(i, { seed, hours });
     const name = `${folder}/${id}_timeseries.csv`;
     await writeFile(path.join(out, name), text);
-    if (!list.write(`${name},${died}\n`)) await new Promise((resolve) => list.once('drain', resolve));
+    if (!list.write(`${name},${died}\n`)) await new Promise<void>((resolve) => list.once('drain', () => resolve()));
     progress.add(1);
   }
   await new Promise<void>((resolve) => list.end(() => resolve()));

@@ -59,6 +59,14 @@ export {
   prepareArrays,
   readPrepared,
 } from './prepare';
+export {
+  type CalibrationStudy,
+  evaluationReport,
+  knownRows,
+  type LabelRows,
+  type ReportContent,
+  studyCalibration,
+} from './report';
 export { loincVariables } from './rows/fhir';
 export { convertUnit, knownUnits } from './rows/units';
 export { columnNames, episodeHeader, type HealthVariable, healthSchemaVersion, healthVariables } from './schema';

@@ -172,7 +172,7 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
         await writers.labels?.write(labels.labels, 1);
         await writers.valid?.write(labels.valid, 1);
       }
-      if (!ids.write(`${episode.id}\n`)) await new Promise((resolve) => ids.once('drain', resolve));
+      if (!ids.write(`${episode.id}\n`)) await new Promise<void>((resolve) => ids.once('drain', () => resolve()));
       skippedReadings += episode.skipped;
       episodes++;
       options.progress?.(episodes);

@@ -21,6 +21,7 @@ import {
   writeHealthBundle,
 } from '../../../src/data/health';
 import { healthSource } from '../../../src/data/health/source';
+import type { Tensor } from '../../../src/tensor/tensor';
 import { fixtureJson, fixtureNpy } from './fixtures';
 
 const fixtures = join(__dirname, '../../fixtures/health');
@@ -203,8 +204,8 @@ describe('source', () => {
     const seen = [];
     for await (const { ids, feeds, pick } of source.score({ batch: 4 })) {
       seen.push(...ids);
-      expect((feeds.features as { dims: number[] }).dims).toEqual([ids.length, 48, 76]);
-      expect(Array.from((feeds.step as { data: Int32Array }).data)).toEqual(ids.map(() => 47));
+      expect((feeds.features as Tensor).dims).toEqual([ids.length, 48, 76]);
+      expect(Array.from((feeds.step as Tensor<'int32'>).data)).toEqual(ids.map(() => 47));
       expect(pick!([0.25])[0]).toBe(calibration.probability(0.25));
     }
     expect(seen).toEqual(ids.map((id) => `${id}_episode1`));

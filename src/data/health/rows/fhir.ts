@@ -197,16 +197,14 @@ export class FhirStay {
       stay.ids.add(observation.id);
     }
     const components = observation.component ?? [];
-    let used = 0;
     for (const part of [observation, ...components]) {
       // A panel's own code says nothing by itself: its numbers are in the components.
       if (part === observation && components.length > 0 && !hasValue(observation)) continue;
-      used += this.reading(part, time, stay, place);
+      this.reading(part, time, stay, place);
     }
-    if (used === 0 && components.length === 0 && !hasValue(observation)) this.drops.add('no value', place);
   }
 
-  private reading(part: Component, time: number, stay: Stay, place: string): number {
+  private reading(part: Component, time: number, stay: Stay, place: string): void {
     const codes = (part.code?.coding ?? []).filter((c) => c.system === loincSystem && typeof c.code === 'string');
     const found = new Set(codes.flatMap((c) => loincVariables.get(c.code as string) ?? []));
     if (found.size !== 1) {
@@ -215,11 +213,11 @@ export class FhirStay {
         found.size === 0 ? `LOINC code not used by the model: ${named}` : `LOINC codes contradict: ${named}`,
         place,
       );
-      return 0;
+      return;
     }
     const [variable] = found as unknown as [number];
     const value = this.value(part, variable, place);
-    if (value === undefined) return 0;
+    if (value === undefined) return;
     const code = codes[0]!.code as string;
     const twin = stay.readings.find((r) => r.time === time && r.variable === variable);
     if (twin) {
@@ -232,10 +230,9 @@ export class FhirStay {
       );
       twin.value = value;
       twin.code = code;
-      return 1;
+      return;
     }
     stay.readings.push({ time, variable, value, code });
-    return 1;
   }
 
   private value(part: Component, variable: number, place: string): number | undefined {

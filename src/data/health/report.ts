@@ -1,0 +1,186 @@
+import type { LabelEvaluation, Predictions } from '../evaluation';
+import { BinaryRanking } from '../metrics';
+import { Calibration, type CalibrationMethod, type Reliability, reliability } from './calibration';
+import { htmlPage, htmlTable, type Line, lineChart, thin } from './charts';
+
+/** One label's rows whose outcome is known. */
+export interface LabelRows {
+  name: string;
+  labels: (0 | 1)[];
+  scores: number[];
+}
+
+/** Reliability of one label before and after calibration on other rows. */
+export interface CalibrationStudy {
+  name: string;
+  method: CalibrationMethod;
+  calibration: Calibration;
+  /** Rows and events that the calibration was fitted on. */
+  fittedOn: { rows: number; events: number };
+  before: Reliability;
+  after: Reliability;
+}
+
+/** The known rows of every label. */
+export function knownRows(predictions: Predictions, names: readonly string[]): LabelRows[] {
+  return names.map((name, k) => {
+    const labels: (0 | 1)[] = [];
+    const scores: number[] = [];
+    predictions.labels[k]!.forEach((label, i) => {
+      if (label === undefined) return;
+      labels.push(label);
+      scores.push(predictions.scores[k]![i]!);
+    });
+    return { name, labels, scores };
+  });
+}
+
+/**
+ * Fits a calibration for each label on one set of rows (validation) and judges it on another (test). A label with one class only in
+ * the fitting rows is left out.
+ */
+export function studyCalibration(
+  fitting: readonly LabelRows[],
+  judged: readonly LabelRows[],
+  method: CalibrationMethod,
+): (CalibrationStudy | null)[] {
+  return judged.map((rows, k) => {
+    const { labels, scores } = fitting[k]!;
+    const events = labels.reduce((sum: number, y) => sum + y, 0);
+    if (events === 0 || events === labels.length || rows.labels.length === 0) return null;
+    const calibration = Calibration.fit(method, labels, scores);
+    return {
+      name: rows.name,
+      method,
+      calibration,
+      fittedOn: { rows: labels.length, events },
+      before: reliability(rows.labels, rows.scores),
+      after: reliability(rows.labels, calibration.apply(rows.scores)),
+    };
+  });
+}
+
+/** What the report says. */
+export interface ReportContent {
+  title: string;
+  /** Model, device, data, part, hash: name and value. */
+  facts: readonly (readonly [string, string])[];
+  evaluations: readonly LabelEvaluation[];
+  rows: readonly LabelRows[];
+  studies?: readonly (CalibrationStudy | null)[];
+  /** Further figures, such as kappa: name and value. */
+  further?: readonly (readonly [string, string])[];
+}
+
+const three = (v: number): string => (Number.isNaN(v) ? '–' : v.toFixed(3));
+
+function reliabilityLine(name: string, { bins }: Reliability): Line {
+  const used = bins.filter((b) => b.count > 0);
+  const most = Math.max(...used.map((b) => b.count));
+  return {
+    name,
+    points: used.map((b) => [b.predicted, b.observed] as const),
+    weights: used.map((b) => b.count / most),
+  };
+}
+
+function curves({ labels, scores }: LabelRows): { roc: [number, number][]; pr: [number, number][] } | undefined {
+  const positives = labels.reduce((sum: number, y) => sum + y, 0);
+  const negatives = labels.length - positives;
+  if (positives === 0 || negatives === 0) return undefined;
+  const points = new BinaryRanking(labels, scores).curve();
+  return {
+    roc: [[0, 0], ...points.map((p): [number, number] => [p.falsePositives / negatives, p.truePositives / positives])],
+    pr: [
+      [0, 1],
+      ...points.map((p): [number, number] => [
+        p.truePositives / positives,
+        p.truePositives / (p.truePositives + p.falsePositives),
+      ]),
+    ],
+  };
+}
+
+/** The evaluation as one HTML page: figures, reliability before and after calibration, ROC and precision-recall curves. */
+export function evaluationReport(content: ReportContent): string {
+  const { evaluations, rows, studies = [] } = content;
+  const facts = htmlTable(
+    ['', ''],
+    content.facts.map(([name, value]) => [name, value]),
+  );
+  const interval = (f: { value: number; low?: number; high?: number }): string =>
+    f.low === undefined || f.high === undefined
+      ? three(f.value)
+      : `${three(f.value)} [${three(f.low)}, ${three(f.high)}]`;
+  const figures = htmlTable(
+    ['label', 'rows', 'events', 'AUROC', 'AUPRC', 'Min(Se, P+)', 'log loss', 'Brier'],
+    evaluations.map((e) => [
+      e.name,
+      String(e.rows),
+      String(e.events),
+      interval(e.auroc),
+      interval(e.auprc),
+      interval(e.minSensitivityPrecision),
+      three(e.logLoss),
+      three(e.brier),
+    ]),
+  );
+  const sections = rows.map((label, k) => {
+    const study = studies[k];
+    if (label.labels.length === 0) return '';
+    const plain = reliability(label.labels, label.scores);
+    const lines = [reliabilityLine('as the model says', plain)];
+    if (study) lines.push(reliabilityLine(`calibrated (${study.method})`, study.after));
+    const drawn = curves(label);
+    const parameters = study
+      ? `<p class="soft">${study.method} fitted on ${study.fittedOn.rows} other rows with ${study.fittedOn.events} events.</p>`
+      : '';
+    const charts = [
+      lineChart('Reliability', ['predicted probability', 'observed share'], lines, true),
+      ...(drawn
+        ? [
+            lineChart('ROC', ['1 − specificity', 'sensitivity'], [{ name: label.name, points: thin(drawn.roc) }], true),
+            lineChart(
+              'Precision and recall',
+              ['recall', 'precision'],
+              [{ name: label.name, points: thin(drawn.pr) }],
+              false,
+            ),
+          ]
+        : []),
+    ];
+    const table = htmlTable(
+      ['predicted from', 'to', 'rows', 'mean predicted', 'observed'],
+      (study?.after ?? plain).bins
+        .filter((b) => b.count > 0)
+        .map((b) => [b.low.toFixed(2), b.high.toFixed(2), String(b.count), three(b.predicted), three(b.observed)]),
+    );
+    const summary = htmlTable(
+      ['', 'Brier score', 'expected calibration error'],
+      [
+        ['as the model says', plain.brier.toFixed(4), plain.expectedCalibrationError.toFixed(4)],
+        ...(study
+          ? [
+              [
+                `calibrated (${study.method})`,
+                study.after.brier.toFixed(4),
+                study.after.expectedCalibrationError.toFixed(4),
+              ],
+            ]
+          : []),
+      ],
+    );
+    return `<h2>${label.name.replace(/[<>&]/g, '')}</h2>${summary}${parameters}<div class="charts">${charts.join('')}</div><h3>Reliability table${study ? ', calibrated' : ''}</h3>${table}`;
+  });
+  const further = content.further?.length
+    ? `<h2>Further figures</h2>${htmlTable(
+        ['', ''],
+        content.further.map(([a, b]) => [a, b]),
+      )}`
+    : '';
+  return htmlPage(
+    content.title,
+    `<h1>${content.title.replace(/[<>&]/g, '')}</h1>${facts}<h2>Figures</h2><p class="soft">Brackets: 95 % bootstrap intervals. AUPRC is the trapezoid area; Min(Se, P+) the best min(recall, precision).</p>${figures}${further}${sections.join('\n')}` +
+      '<p class="soft">For research use. Probabilities are only as good as the data they were fitted on; calibration holds for populations like the one it was fitted on.</p>',
+  );
+}
