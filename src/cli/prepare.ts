@@ -268,7 +268,7 @@ export const prepare: Command = {
     task: {
       type: 'string',
       value: 'name',
-      help: `${Object.keys(healthTasks).join(', ')} (arrays: the first by default)`,
+      help: `${Object.keys(healthTasks).join(', ')} (arrays: default the first)`,
     },
     list: { type: 'string', value: 'file', help: 'list file of a task instead of inputs: adds labels and ends' },
     normalizer: { type: 'string', value: 'file', help: 'fitted normaliser (arrays: default fit, from the inputs)' },
@@ -299,7 +299,7 @@ export const prepare: Command = {
     '',
     '  hpformer prepare synthetic --count 1000 --out stays',
     '  hpformer prepare normalizer stays --out normalizer.json',
-    '  hpformer prepare bundle model.safetensors --task in-hospital-mortality --normalizer normalizer.json --out b.safetensors',
+    '  hpformer prepare bundle model.safetensors --task in-hospital-mortality --normalizer normalizer.json -o b.safetensors',
     '  hpformer predict b.safetensors stays --out scores.csv',
   ],
   async run([action, ...inputs], values, io) {
