@@ -5,79 +5,72 @@ namespace {
 
 constexpr float kEpsilon = 1e-5f;
 
-HP_INLINE vf laneSum(const float* x, int64_t ld, int64_t channels) {
-  vf s0{}, s1{}, s2{}, s3{};
+// Sum (or sum of squares around `mean`) over the channels of V registers of lanes.
+template <int V, bool Square>
+HP_INLINE void laneChains(const float* x, int64_t ld, int64_t channels, const vf (&mean)[V], vf (&out)[V]) {
+  vf s[4][V];
+  for (int j = 0; j < 4; ++j)
+    for (int v = 0; v < V; ++v) s[j][v] = vf{};
+  const auto add = [&](vf& sum, const float* p, int v) __attribute__((always_inline)) {
+    if constexpr (Square) {
+      const vf d = load(p) - mean[v];
+      sum = fma(d, d, sum);
+    } else {
+      sum = sum + load(p);
+    }
+  };
   int64_t c = 0;
-  for (; c + 4 <= channels; c += 4) {
-    s0 = s0 + load(x + c * ld);
-    s1 = s1 + load(x + (c + 1) * ld);
-    s2 = s2 + load(x + (c + 2) * ld);
-    s3 = s3 + load(x + (c + 3) * ld);
-  }
-  if (c < channels) s0 = s0 + load(x + c * ld);
-  if (c + 1 < channels) s1 = s1 + load(x + (c + 1) * ld);
-  if (c + 2 < channels) s2 = s2 + load(x + (c + 2) * ld);
-  return (s0 + s1) + (s2 + s3);
+  for (; c + 4 <= channels; c += 4, x += 4 * ld)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j)
+#pragma GCC unroll 3
+      for (int v = 0; v < V; ++v) add(s[j][v], x + j * ld + v * W, v);
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j)
+    if (c + j < channels)
+      for (int v = 0; v < V; ++v) add(s[j][v], x + j * ld + v * W, v);
+  for (int v = 0; v < V; ++v) out[v] = (s[0][v] + s[1][v]) + (s[2][v] + s[3][v]);
 }
 
-HP_INLINE vf laneSquares(const float* x, int64_t ld, int64_t channels, vf mean) {
-  vf s0{}, s1{}, s2{}, s3{};
-  int64_t c = 0;
-  for (; c + 4 <= channels; c += 4) {
-    const vf d0 = load(x + c * ld) - mean, d1 = load(x + (c + 1) * ld) - mean;
-    const vf d2 = load(x + (c + 2) * ld) - mean, d3 = load(x + (c + 3) * ld) - mean;
-    s0 = fma(d0, d0, s0);
-    s1 = fma(d1, d1, s1);
-    s2 = fma(d2, d2, s2);
-    s3 = fma(d3, d3, s3);
+template <int V>
+HP_INLINE void normLanes(const NormLanes& n, int64_t col) {
+  const float* x = n.x + col;
+  float* y = n.y + col;
+  const vf inverse = set1(1.0f / static_cast<float>(n.channels));
+  vf mean[V], scale[V];
+  for (int v = 0; v < V; ++v) mean[v] = vf{};
+  if (n.form == NormForm::layernorm) {
+    laneChains<V, false>(x, n.ld, n.channels, mean, scale);
+    for (int v = 0; v < V; ++v) mean[v] = scale[v] * inverse;
   }
-  if (c < channels) {
-    const vf d = load(x + c * ld) - mean;
-    s0 = fma(d, d, s0);
+  if (n.form == NormForm::layernorm || n.form == NormForm::rms) {
+    vf square[V];
+    laneChains<V, true>(x, n.ld, n.channels, mean, square);
+    for (int v = 0; v < V; ++v) scale[v] = set1(1.0f) / sqrt(square[v] * inverse + set1(kEpsilon));
   }
-  if (c + 1 < channels) {
-    const vf d = load(x + (c + 1) * ld) - mean;
-    s1 = fma(d, d, s1);
+  // The channel's weight and bias are broadcast once for all registers.
+  const auto each = [&](auto&& value) __attribute__((always_inline)) {
+    for (int64_t c = 0; c < n.channels; ++c)
+#pragma GCC unroll 3
+      for (int v = 0; v < V; ++v) store(y + c * n.ld + v * W, value(load(x + c * n.ld + v * W), c, v));
+  };
+  switch (n.form) {
+    case NormForm::layernorm:
+      return each([&](vf a, int64_t c, int v) { return fma((a - mean[v]) * scale[v], set1(n.weight[c]), set1(n.bias[c])); });
+    case NormForm::rms: return each([&](vf a, int64_t c, int v) { return a * scale[v] * set1(n.weight[c]); });
+    case NormForm::affine: return each([&](vf a, int64_t c, int) { return fma(a, set1(n.weight[c]), set1(n.bias[c])); });
+    case NormForm::batchnorm:
+      return each([&](vf a, int64_t c, int) {
+        const vf by = set1(1.0f) / sqrt(set1(n.variance[c] + kEpsilon));
+        return fma((a - set1(n.mean[c])) * by, set1(n.weight[c]), set1(n.bias[c]));
+      });
   }
-  if (c + 2 < channels) {
-    const vf d = load(x + (c + 2) * ld) - mean;
-    s2 = fma(d, d, s2);
-  }
-  return (s0 + s1) + (s2 + s3);
 }
 
 static void norm(const NormLanes& n) {
-  const float inverse = 1.0f / static_cast<float>(n.channels);
-  for (int64_t col = 0; col < n.cols; col += W) {
-    const float* x = n.x + col;
-    float* y = n.y + col;
-    switch (n.form) {
-      case NormForm::layernorm: {
-        const vf mean = laneSum(x, n.ld, n.channels) * set1(inverse);
-        const vf variance = laneSquares(x, n.ld, n.channels, mean) * set1(inverse);
-        const vf scale = set1(1.0f) / sqrt(variance + set1(kEpsilon));
-        for (int64_t c = 0; c < n.channels; ++c)
-          store(y + c * n.ld, fma((load(x + c * n.ld) - mean) * scale, set1(n.weight[c]), set1(n.bias[c])));
-        break;
-      }
-      case NormForm::rms: {
-        const vf square = laneSquares(x, n.ld, n.channels, vf{}) * set1(inverse);
-        const vf scale = set1(1.0f) / sqrt(square + set1(kEpsilon));
-        for (int64_t c = 0; c < n.channels; ++c) store(y + c * n.ld, load(x + c * n.ld) * scale * set1(n.weight[c]));
-        break;
-      }
-      case NormForm::affine:
-        for (int64_t c = 0; c < n.channels; ++c)
-          store(y + c * n.ld, fma(load(x + c * n.ld), set1(n.weight[c]), set1(n.bias[c])));
-        break;
-      case NormForm::batchnorm:
-        for (int64_t c = 0; c < n.channels; ++c) {
-          const vf scale = set1(1.0f) / sqrt(set1(n.variance[c] + kEpsilon));
-          store(y + c * n.ld, fma((load(x + c * n.ld) - set1(n.mean[c])) * scale, set1(n.weight[c]), set1(n.bias[c])));
-        }
-        break;
-    }
-  }
+  int64_t col = 0;
+  for (; col + 3 * W <= n.cols + W - 1; col += 3 * W) normLanes<3>(n, col);
+  for (; col < n.cols; col += W) normLanes<1>(n, col);
 }
 
 // One token's channels in a row, with the bits that `norm` gives it in any lane: the four chains are the four lanes of a
