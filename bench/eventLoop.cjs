@@ -72,4 +72,4 @@ async function main() {
   model.dispose();
 }
 
-main();
+void main();

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// `node bench/run.cjs peers|attention|ceilings|callgrind … [options]`: installs bench's own packages on first use, compiles what is
+// `node bench/run.cjs peers|attention|native|callgrind … [options]`: installs bench's own packages on first use, compiles what is
 // stale, runs.
 'use strict';
 const { spawnSync } = require('node:child_process');
@@ -32,7 +32,7 @@ const time = (file) => (fs.existsSync(file) ? fs.statSync(file).mtimeMs : 0);
 
 const task = process.argv[2] ?? '';
 if (!/^[a-z]+$/.test(task) || !fs.existsSync(path.join(bench, 'src', `${task}.ts`))) {
-  console.error('usage: node bench/run.cjs peers|web|attention|efficiency|ceilings|callgrind [options]');
+  console.error('usage: node bench/run.cjs peers|wasm|attention|efficiency|native|callgrind [options]');
   process.exit(2);
 }
 const installed = path.join(bench, 'node_modules', '.package-lock.json');
@@ -41,11 +41,8 @@ if (time(installed) < time(path.join(bench, 'package-lock.json'))) {
   run(npm, ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], bench);
   fs.utimesSync(installed, new Date(), new Date());
 }
-if (time(path.join(root, 'dist', 'index.js')) < newest(path.join(root, 'src'), /\.ts$/)) {
-  run(npm, ['run', '--silent', 'build:ts'], root);
-}
-const ensure = path.join(root, 'binding', 'ensure.cjs');
-if (fs.existsSync(ensure)) run(process.execPath, [ensure], root);
+// Addon and TypeScript of the package itself.
+run(process.execPath, [path.join(root, 'binding', 'ensure.cjs')], root);
 const built = path.join(bench, 'dist', `${task}.js`);
 if (time(built) < newest(path.join(bench, 'src'), /\.ts$/) || time(built) < time(path.join(root, 'dist', 'index.js'))) {
   run(process.execPath, [path.join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', bench], root);

@@ -2,11 +2,21 @@ import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { pathOf } from '../checkpoint/file';
 import { loadCheckpoint } from '../checkpoint/load';
+import { exportOnnx, type OnnxOptions, onnxVariants } from '../checkpoint/onnx';
 import { serializeCheckpoint, writeAtomically } from '../checkpoint/save';
 import { type BundleContent, bundleKeys, writeBundle } from '../data/bundle';
 import { writeManifest } from '../data/modelDirectory';
 import { HPformerError } from '../errors';
-import { type Command, textOption, UsageError, write, writeJson } from './command';
+import {
+  type Command,
+  choiceOption,
+  integerOption,
+  textOption,
+  UsageError,
+  type Values,
+  write,
+  writeJson,
+} from './command';
 import { readConfig } from './model';
 
 async function readJson(file: string): Promise<unknown> {
@@ -24,9 +34,16 @@ async function readContent(file: string): Promise<BundleContent> {
   return { ...content, features: await readJson(path.join(path.dirname(file), content.features)) };
 }
 
+/** `--steps`: a number, or `dynamic` (the default). */
+function stepsOption(values: Values): number | 'dynamic' {
+  if (values.steps === undefined || values.steps === 'dynamic') return 'dynamic';
+  return integerOption(values, 'steps', 1, 1 << 24)!;
+}
+
 export const convert: Command = {
-  summary: 'Turns a PyTorch or safetensors checkpoint into one safetensors file that carries its configuration.',
-  usage: '<in.pt|in.safetensors> <out.safetensors> [options]',
+  summary:
+    'Turns a PyTorch or safetensors checkpoint into one safetensors file that carries its configuration, or into ONNX.',
+  usage: '<in.pt|in.safetensors> <out.safetensors|out.onnx> [options]',
   positionals: { least: 2, most: 2 },
   options: {
     config: {
@@ -44,22 +61,48 @@ export const convert: Command = {
       type: 'boolean',
       help: "writes hpformer.json beside the output: its folder's config.json and features.json join it",
     },
+    to: { type: 'string', value: 'format', help: 'safetensors or onnx (default: by the output name)' },
+    variant: {
+      type: 'string',
+      value: 'name',
+      help: `onnx: ${onnxVariants.join(', ')} (default: the fastest for the model)`,
+    },
+    steps: { type: 'string', value: 'count', help: 'onnx: steps of the input, or dynamic (default)' },
+    'maximum-steps': { type: 'string', value: 'count', help: 'onnx: most steps of a dynamic graph (default 4096)' },
     json: { type: 'boolean', help: 'a summary as JSON' },
   },
   notes: [
     'Nothing in a .pt file is executed. Tensors that the forward never reads are left out; unknown ones are an error.',
     '',
     '  hpformer convert upstream.pt model.safetensors --config config.json',
+    '  hpformer convert model.safetensors model.onnx --steps 48',
   ],
   async run([source, target], values, io) {
     const out = target!;
-    if (!out.endsWith('.safetensors')) {
-      throw new UsageError(`expected an output name that ends in .safetensors, got "${out}"`);
+    const format =
+      choiceOption(values, 'to', ['safetensors', 'onnx']) ?? (out.endsWith('.onnx') ? 'onnx' : 'safetensors');
+    if (!out.endsWith(`.${format}`)) {
+      throw new UsageError(`expected an output name that ends in .${format}, got "${out}"`);
     }
     const configFile = textOption(values, 'config');
     const bundleFile = textOption(values, 'bundle');
     const given = configFile === undefined ? undefined : await readConfig(configFile);
     const { config, weights, parameterCount, metadata } = await loadCheckpoint(source!, given);
+    if (format === 'onnx') {
+      const variant = choiceOption(values, 'variant', onnxVariants);
+      const maximumSteps = integerOption(values, 'maximum-steps', 1, 1 << 24);
+      const options: OnnxOptions = {
+        steps: stepsOption(values),
+        ...(variant && { variant }),
+        ...(maximumSteps && { maximumSteps }),
+      };
+      const named = Object.fromEntries([...weights].map(([name, { data }]) => [name, data]));
+      const graph = exportOnnx(config, named, options);
+      await writeAtomically(pathOf(out), graph);
+      if (values.json) await writeJson(io.stdout, { out, bytes: graph.length, format, ...options, config });
+      else await write(io.stderr, `${out}: ONNX graph, ${graph.length} bytes\n`);
+      return 0;
+    }
     // A bundle stays one, with the hash of what is written now.
     const { [bundleKeys.content]: old, [bundleKeys.hash]: _, ...kept } = metadata;
     const content =

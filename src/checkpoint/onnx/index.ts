@@ -15,7 +15,10 @@ export type { OnnxWeights } from './parts';
  * - `fold`: `bdiag` with the output projection multiplied into the keys, fewer operations when many steps are read.
  * - `bdiag8`, `fold8`: the same with 8-bit weight products (needs onnxruntime's DynamicQuantizeMatMul).
  */
-export type OnnxVariant = 'written' | 'bdiag' | 'fold' | 'bdiag8' | 'fold8';
+export type OnnxVariant = (typeof onnxVariants)[number];
+
+/** Every {@link OnnxVariant}. */
+export const onnxVariants = ['written', 'bdiag', 'fold', 'bdiag8', 'fold8'] as const;
 
 export interface OnnxOptions {
   /** Steps L of the input; a number fixes it, `'dynamic'` leaves it open up to `maximumSteps`. */
