@@ -137,7 +137,8 @@ export class EpisodePreparer {
     const bins = Math.min(binned.bins, steps);
     const kept = binned.values.subarray(0, bins * width);
     const features = new Float32Array(steps * width);
-    features.set(this.normalizer ? this.normalizer.apply(kept) : kept);
+    if (this.normalizer) this.normalizer.applyTo(features, kept);
+    else features.set(kept);
     return {
       id: input.id,
       features,

@@ -180,19 +180,25 @@ function set(values: Float64Array, row: number, variable: number, value: number)
 
 function fillMissing(values: Float64Array, mask: Uint8Array, bins: number, width: number, fill: Fill): void {
   const backwards = fill === 'next';
-  for (let v = 0; v < variableCount; v++) {
-    const begin = firstColumn[v]!;
-    const size = firstColumn[v + 1]! - begin;
-    let known = -1;
-    for (let i = 0; i < bins; i++) {
-      const b = backwards ? bins - 1 - i : i;
+  const latest = new Int32Array(variableCount).fill(-1);
+  for (let i = 0; i < bins; i++) {
+    const b = backwards ? bins - 1 - i : i;
+    const row = b * width;
+    for (let v = 0; v < variableCount; v++) {
       if (mask[b * variableCount + v] === 1) {
-        known = b;
-      } else if (known < 0 || fill === 'normal') {
-        set(values, b * width, v, fillValues[v]!);
+        latest[v] = b;
+        continue;
+      }
+      const known = fill === 'normal' ? -1 : latest[v]!;
+      const begin = firstColumn[v]!;
+      const end = firstColumn[v + 1]!;
+      if (known < 0) {
+        // Unread bins are zero so far, so a category needs its one only.
+        if (categoryIndex[v]) values[row + begin + fillValues[v]!] = 1;
+        else values[row + begin] = fillValues[v]!;
       } else {
-        const from = known * width + begin;
-        values.copyWithin(b * width + begin, from, from + size);
+        const from = known * width;
+        for (let c = begin; c < end; c++) values[row + c] = values[from + c]!;
       }
     }
   }

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { HPformerError } from '../../errors';
 
@@ -5,6 +6,15 @@ import { HPformerError } from '../../errors';
 export async function readText(file: string): Promise<string> {
   try {
     return await readFile(file, 'utf8');
+  } catch (cause) {
+    throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (${(cause as Error).message})`, { cause });
+  }
+}
+
+/** As {@link readText}, at once. @throws HPformerError `ERR_HPFORMER_FILE`. */
+export function readTextSync(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
   } catch (cause) {
     throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (${(cause as Error).message})`, { cause });
   }

@@ -145,7 +145,14 @@ export class Normalizer {
 
   /** Reads {@link NormalizerJSON}, a scikit-learn dump (`mean`, `scale`) or YerevaNN's statistics (`means`, `stds`, numeric columns). */
   static fromJSON(value: unknown): Normalizer {
-    const json = (typeof value === 'string' ? JSON.parse(value) : value) as Record<string, unknown> | null;
+    let json = value as Record<string, unknown> | null;
+    if (typeof value === 'string') {
+      try {
+        json = JSON.parse(value) as Record<string, unknown> | null;
+      } catch (error) {
+        throw wrong(`expected JSON text, got ${(error as Error).message}`);
+      }
+    }
     if (json === null || typeof json !== 'object') {
       throw wrong(`expected the JSON of a normalizer, got ${describe(value)}`);
     }
@@ -213,11 +220,16 @@ export class Normalizer {
       );
     }
     const out = new Float64Array(data.length);
-    for (let i = 0, c = 0; i < out.length; i++) {
-      out[i] = (data[i]! - this.means[c]!) / this.scales[c]!;
-      if (++c === own) c = 0;
-    }
+    this.applyTo(out, data);
     return out;
+  }
+
+  /** As {@link apply}, into the beginning of `out`; no allocation, no checks. */
+  applyTo(out: Float64Array | Float32Array, data: ArrayLike<number>): void {
+    const { means, scales, width } = this;
+    for (let i = 0; i < data.length; i += width) {
+      for (let c = 0; c < width; c++) out[i + c] = (data[i + c]! - means[c]!) / scales[c]!;
+    }
   }
 }
 

@@ -14,7 +14,22 @@ const decimalDigit = /\p{Nd}/u;
 
 /** `text.strip()`. */
 export function pythonStrip(text: string): string {
+  const first = text.charCodeAt(0);
+  const last = text.charCodeAt(text.length - 1);
+  if (first > 0x20 && first < 0x7f && last > 0x20 && last < 0x7f) return text;
   return text.replace(leadingSpace, '').replace(trailingSpace, '');
+}
+
+/** True for digits with at most one point among or before them: what nearly all fields are, told without a regular expression. */
+function isDecimal(text: string): boolean {
+  let points = 0;
+  const { length } = text;
+  for (let i = 0; i < length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === 0x2e) points++;
+    else if (code < 0x30 || code > 0x39) return false;
+  }
+  return points <= 1 && length > points;
 }
 
 /** The value of a decimal digit of any script. Digits come in runs of ten; only the mathematical ones follow each other directly. */
@@ -32,6 +47,7 @@ function digitValue(code: number): number {
  * @returns the number (NaN for `nan`), or undefined where Python raises ValueError.
  */
 export function pythonFloat(text: string): number | undefined {
+  if (isDecimal(text)) return Number(text);
   if (plain.test(text)) return Number(text);
   const stripped = pythonStrip(text);
   if (plain.test(stripped)) return Number(stripped);
