@@ -1,0 +1,33 @@
+/** Seeded mutation for a given time, without coverage as a guide: node build-fuzz/test/fuzz/long.js <seconds> [target ...] */
+import { writeFileSync } from 'node:fs';
+import { generator, mutate } from './mutate';
+import { guarded, targets } from './targets';
+
+const [seconds = '60', ...names] = process.argv.slice(2);
+const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
+let failed = 0;
+for (const target of targets.filter(({ name }) => names.length === 0 || names.includes(name))) {
+  const random = generator(seed);
+  const seeds = target.seeds();
+  const end = Date.now() + Number(seconds) * 1000;
+  let cases = 0;
+  let slowest = 0;
+  while (Date.now() < end) {
+    let bytes = mutate(seeds[random() % seeds.length]!, random);
+    while (random() % 3 === 0) bytes = mutate(bytes, random);
+    const started = performance.now();
+    try {
+      guarded(target, bytes);
+    } catch (error) {
+      failed++;
+      const file = `build-fuzz/${target.name}-${cases}`;
+      writeFileSync(file, bytes);
+      process.stdout.write(`FINDING ${file}: ${(error as Error).stack}\n`);
+      break;
+    }
+    slowest = Math.max(slowest, performance.now() - started);
+    cases++;
+  }
+  process.stdout.write(`${target.name}: ${cases} cases, slowest ${slowest.toFixed(1)} ms, SEED=${seed}\n`);
+}
+process.exitCode = failed > 0 ? 1 : 0;
