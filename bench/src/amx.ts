@@ -15,7 +15,7 @@ const hasAmx = () =>
 
 /** The native probe (`bench/native`), where the processor has AMX and the probe was built; otherwise undefined. */
 export function amxProbe(): AmxProbe | undefined {
-  const program = join(root, 'bench', 'native', 'build', 'hpformer_ceilings');
+  const program = join(root, 'bench', 'native', 'build', 'hpformer_native');
   if (!hasAmx() || !existsSync(program)) return undefined;
   const samples: number[] = [];
   return {

@@ -1,0 +1,125 @@
+// hpformer_native ceilings [MS]            machine ceilings as JSON
+// hpformer_native kernels [MS] [ROUNDS]    every kernel of every ISA level: checked, then timed beside that level's
+// ceiling hpformer_native amx [MS]                 GFLOP/s of one core's bf16 tiles (0: none) hpformer_native count
+// KERNEL TIMES       runs one kernel of the highest level TIMES times, for instruction counters
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "binding/cpu/backend.h"
+#include "binding/cpu/detect.h"
+#include "native.h"
+
+namespace hpformer::native {
+namespace {
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v.empty() ? 0 : v[v.size() / 2];
+}
+
+int ceilings(double ms) {
+  std::printf("{ \"levels\": [");
+  bool first = true;
+  for (const Kernels* k : availableKernels()) {
+    std::printf("%s{ \"isa\": \"%s\", \"fma1\": %.2f, \"fma2\": %.2f }", first ? "" : ", ", k->isa,
+                fmaPeak(k->isa, 1, ms), fmaPeak(k->isa, 2, ms));
+    first = false;
+  }
+  std::printf("], \"copy\": [");
+  first = true;
+  for (const int64_t bytes : {int64_t{16} << 10, int64_t{256} << 10, int64_t{64} << 20}) {
+    std::printf("%s{ \"bytes\": %lld, \"gbs1\": %.2f, \"gbs2\": %.2f }", first ? "" : ", ",
+                static_cast<long long>(bytes), copyBandwidth(bytes, 1, ms), copyBandwidth(bytes, 2, ms));
+    first = false;
+  }
+  std::printf("], \"amx\": %.2f }\n", amxPeak(ms));
+  return 0;
+}
+
+double timeOf(const Case& item, double ms) {
+  using Clock = std::chrono::steady_clock;
+  int64_t calls = 0;
+  const auto start = Clock::now();
+  double elapsed = 0;
+  do {
+    for (int i = 0; i < item.slots; ++i) item.call(i);
+    calls += item.slots;
+    elapsed = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+  } while (elapsed < ms);
+  return elapsed * 1e6 / static_cast<double>(calls);
+}
+
+int kernels(double ms, int rounds) {
+  struct Result {
+    std::vector<double> ns;
+    double error = 0;
+  };
+  bool good = true, first = true;
+  std::printf("{ \"rows\": [");
+  for (const Kernels* k : availableKernels()) {
+    std::vector<Case> cases = casesOf(*k);
+    std::vector<Result> results(cases.size());
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      cases[i].call(0);
+      results[i].error = cases[i].error();
+    }
+    std::vector<double> peak;
+    const double copy = copyBandwidth(16 << 10, 1, ms);
+    for (int round = 0; round < rounds; ++round) {
+      for (std::size_t i = 0; i < cases.size(); ++i) {
+        peak.push_back(fmaPeak(k->isa, 1, ms / 4));
+        results[i].ns.push_back(timeOf(cases[i], ms));
+      }
+    }
+    const double ceiling = median(peak);
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      const double ns = median(results[i].ns), gflops = cases[i].flops / ns, gbs = cases[i].bytes / ns;
+      std::vector<double> sorted = results[i].ns;
+      std::sort(sorted.begin(), sorted.end());
+      const bool checked = results[i].error <= cases[i].bound;
+      good = good && checked;
+      std::printf(
+          "%s\n  { \"kernel\": \"%s\", \"isa\": \"%s\", \"ns\": %.1f, \"low\": %.1f, \"high\": %.1f, \"gflops\": %.2f, "
+          "\"percent\": %.1f, \"gbs\": %.2f, \"flops\": %.0f, \"bytes\": %.0f, \"ceiling\": %.2f, \"copy\": %.2f, "
+          "\"checked\": %s, \"error\": %.1e }",
+          first ? "" : ",", cases[i].name.c_str(), k->isa, ns, sorted[sorted.size() / 4], sorted[sorted.size() * 3 / 4],
+          gflops, 100 * gflops / ceiling, gbs, cases[i].flops, cases[i].bytes, ceiling, copy,
+          checked ? "true" : "false", results[i].error);
+      first = false;
+    }
+  }
+  std::printf("\n] }\n");
+  return good ? 0 : 1;
+}
+
+int count(const std::string& name, int times) {
+  const std::vector<Case> cases = casesOf(hpformer::kernels());
+  for (const Case& item : cases) {
+    if (item.name != name) continue;
+    for (int i = 0; i < times; ++i) item.call(0);
+    return 0;
+  }
+  for (const Case& item : cases) std::printf("%s\n", item.name.c_str());
+  return name == "list" ? 0 : 2;
+}
+
+}  // namespace
+}  // namespace hpformer::native
+
+int main(int argc, char** argv) {
+  using namespace hpformer::native;
+  const std::string task = argc > 1 ? argv[1] : "";
+  const double number = argc > 2 ? std::atof(argv[2]) : 0;
+  if (task == "ceilings") return ceilings(number > 0 ? number : 60);
+  if (task == "kernels") return kernels(number > 0 ? number : 2, argc > 3 ? std::max(1, std::atoi(argv[3])) : 15);
+  if (task == "amx") {
+    std::printf("%.2f\n", amxPeak(number > 0 ? number : 5));
+    return 0;
+  }
+  if (task == "count" && argc > 3) return count(argv[2], std::atoi(argv[3]));
+  std::fprintf(stderr, "usage: hpformer_native ceilings|kernels|amx|count ...\n");
+  return 2;
+}

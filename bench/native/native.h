@@ -1,0 +1,31 @@
+// Shared by the probes: what a ceiling is, and what a kernel's case offers.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "binding/cpu/kernels.h"
+
+namespace hpformer::native {
+
+// Multiply-add peak of one ISA level in GFLOP/s: independent chains in registers, `threads` at once, for about `ms`.
+double fmaPeak(const std::string& isa, int threads, double ms);
+// Bytes read and written per second by memcpy over buffers of `bytes` each, in GB/s.
+double copyBandwidth(int64_t bytes, int threads, double ms);
+// bf16 tile multiply peak of one core in GFLOP/s; 0 where the processor or its operating system has no AMX.
+double amxPeak(double ms);
+
+// One kernel on one problem. `call(slot)` runs it on one of `slots` copies of its data, so that caches rotate.
+struct Case {
+  std::string name;
+  double flops = 0, bytes = 0;  // of one call; bytes: operands once in, results once out
+  int slots = 8;
+  std::function<void(int)> call;
+  std::function<double()> error;  // largest relative difference from plain double loops, after call(0)
+  double bound = 1e-5;
+};
+
+std::vector<Case> casesOf(const Kernels& kernels);
+
+}  // namespace hpformer::native
