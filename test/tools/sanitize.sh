@@ -26,5 +26,5 @@ export ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0"
 export LD_PRELOAD="$(readlink -f "$runtime")"
 # node-gyp-build looks into build/Release of the folder that <NAME>_PREBUILD names.
 export HPFORMER_PREBUILD="$PWD/$build"
-if [ $# -eq 0 ]; then set -- test/golden test/unit test/stress; fi
+if [ $# -eq 0 ]; then set -- test/golden test/session test/unit; fi
 node node_modules/jest/bin/jest.js --runInBand --passWithNoTests "$@"
