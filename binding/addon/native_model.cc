@@ -1,5 +1,6 @@
 #include "native_model.h"
 
+#include <algorithm>
 #include <exception>
 #include <new>
 
@@ -9,8 +10,18 @@ namespace hpformer::addon {
 namespace {
 
 const Status& disposed() {
-  static const Status* status = new Status(StatusCode::disposed, "model: expected a live model, got one that was disposed");
+  static const Status* status =
+      new Status(StatusCode::disposed, "model: expected a live model, got one that was disposed");
   return *status;
+}
+
+// submit(slots, ...slots): the array itself keeps everything alive, the spread makes every value an argument.
+bool slotsOf(const Napi::CallbackInfo& info, SlotValues* out) {
+  if (info.Length() < outSlots(false) || !info[0].IsArray()) return false;
+  out->holder = info[0];
+  out->count = std::min(info.Length() - 1, kMostSlots);
+  for (size_t i = 0; i < out->count; ++i) out->values[i] = info[i + 1];
+  return true;
 }
 
 }  // namespace
@@ -44,16 +55,17 @@ NativeModel::~NativeModel() {
 
 Napi::Value NativeModel::submit(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (!info[1].IsFunction()) throw Napi::TypeError::New(env, "submit: expected a request and a callback");
+  SlotValues slots;
+  if (!slotsOf(info, &slots) || !info[1].IsFunction()) throw Napi::TypeError::New(env, "submit: expected a request");
   try {
     Environment& environment = Environment::of(env);
     std::unique_ptr<RunJob> job = environment.takeRunJob();
     if (model_) {
-      job->read(env, info[0], model_, true);
+      job->read(env, slots, model_, true);
     } else {
       job->status = disposed();
     }
-    job->hold(env, info[0], info[1]);
+    job->hold(env, slots.holder);
     return Napi::Number::New(env, static_cast<double>(environment.start(std::move(job), runQueue())));
   } catch (const std::bad_alloc&) {
     throw Napi::Error::New(env, "hpformer: the run could not be queued: out of memory");
@@ -63,12 +75,14 @@ Napi::Value NativeModel::submit(const Napi::CallbackInfo& info) {
 Napi::Value NativeModel::runSync(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!model_) return statusObject(env, disposed());
+  SlotValues slots;
+  if (!slotsOf(info, &slots)) throw Napi::TypeError::New(env, "runSync: expected a request");
   try {
     Environment& environment = Environment::of(env);
     std::unique_ptr<RunJob> job = environment.takeRunJob();
-    job->read(env, info[0], model_, false);
+    job->read(env, slots, model_, false);
     if (job->status.ok()) job->work();
-    const Napi::Object result = statusObject(env, job->status);
+    const Napi::Value result = job->status.ok() ? env.Undefined() : statusObject(env, job->status);
     environment.recycle(std::move(job));
     return result;
   } catch (const std::bad_alloc&) {

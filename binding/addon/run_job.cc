@@ -41,125 +41,132 @@ void RunJob::clear() {
   cancelled.store(false, std::memory_order_relaxed);
 }
 
-void RunJob::hold(napi_env env, napi_value object, napi_value done) {
-  request_.hold(env, object);
-  done_.hold(env, done);
-}
-
-void RunJob::read(napi_env env, napi_value object, std::shared_ptr<const Model> model, bool copy) {
+void RunJob::read(napi_env env, const SlotValues& slots, std::shared_ptr<const Model> model, bool copy) {
   model_ = std::move(model);
   copy_ = copy;
   inputs_.clear();
-  ObjectReader reader(env, object, "request", &status);
   if (model_->isReference()) {
-    readAs(reader, &wide_);
+    readAs(env, slots, &wide_);
   } else {
-    readAs(reader, &narrow_);
+    readAs(env, slots, &narrow_);
   }
   if (status.ok()) stage();
 }
 
-template <typename T>
-void RunJob::input(ObjectReader& reader, const char* key, int64_t size, bool required, bool mayStay, const T** slot) {
+template <typename T, typename Name>
+void RunJob::input(SlotReader& reader, Name slot, const char* name, int64_t size, bool required, bool mayStay,
+                   const T** out) {
   bool shared = false;
-  *slot = reader.array<T>(key, size, required, &shared);
-  if (!*slot) return;
+  *out = reader.array<T>(slot, name, size, &shared);
+  if (!*out) {
+    if (required)
+      reader.fail(StatusCode::input, name, std::string("expected a ") + arrayTypeName<T>() + ", got nothing");
+    return;
+  }
   const size_t bytes = static_cast<size_t>(size) * sizeof(T);
-  // Ids, lengths, steps and weights are proved first and used later: another thread must not change them in between. Real
-  // inputs may change, which spoils the caller's numbers only.
+  // Ids, lengths, steps and weights are proved first and used later: another thread must not change them in between.
+  // Real inputs may change, which spoils the caller's numbers only.
   const bool copy = shared ? !mayStay || (copy_ && bytes < kShareBytes) : copy_;
-  inputs_.push_back({reinterpret_cast<const void**>(slot), bytes, copy});
+  inputs_.push_back({reinterpret_cast<const void**>(out), bytes, copy});
 }
 
 template <typename Real>
-void RunJob::readFeed(ObjectReader reader, int64_t batch, Feed<Real>* feed) {
+void RunJob::readFeed(SlotReader reader, int64_t batch, Feed<Real>* feed) {
   const Spec& spec = model_->spec();
   *feed = {};
-  const int64_t steps = feed->steps = reader.integer("steps", 1, kMostIndex);
+  const int64_t steps = feed->steps = reader.integer(FeedSlot::steps, "steps", 1, kMostIndex);
   switch (spec.embedding) {
     case EmbeddingKind::features:
-      input<Real>(reader, "features", count({batch, steps, spec.features}), true, true, &feed->features);
+      input<Real>(reader, FeedSlot::input, "features", count({batch, steps, spec.features}), true, true,
+                  &feed->features);
       break;
     case EmbeddingKind::tokens:
-      input<int32_t>(reader, "tokens", count({batch, steps}), true, false, &feed->tokens);
+      input<int32_t>(reader, FeedSlot::input, "tokens", count({batch, steps}), true, false, &feed->tokens);
       break;
     case EmbeddingKind::scalar:
-      input<Real>(reader, "values", count({batch, steps}), true, true, &feed->values);
+      input<Real>(reader, FeedSlot::input, "values", count({batch, steps}), true, true, &feed->values);
       break;
   }
-  input<int32_t>(reader, "lengths", batch, false, false, &feed->lengths);
+  input<int32_t>(reader, FeedSlot::lengths, "lengths", batch, false, false, &feed->lengths);
 }
 
 template <typename Real>
-void RunJob::readOutputs(ObjectReader reader, int64_t batch, int64_t steps, bool oneStep, SequenceOutputs<Real>* out,
+void RunJob::readList(SlotReader& reader, napi_value list, const char* name, size_t items, std::vector<Real*>* out,
+                      int64_t (*size)(const Spec&, size_t item, int64_t rows), int64_t rows) {
+  out->resize(items);
+  for (size_t i = 0; i < items && reader.ok(); ++i) {
+    napi_value item = nullptr;
+    if (napi_get_element(reader.env(), list, static_cast<uint32_t>(i), &item) != napi_ok) {
+      return reader.fail(StatusCode::type, name, clearException(reader.env()));
+    }
+    (*out)[i] = reader.arrayOf<Real>(item, name, size(model_->spec(), i, rows), nullptr);
+  }
+}
+
+template <typename Real>
+void RunJob::readOutputs(SlotReader reader, int64_t batch, int64_t steps, bool oneStep, SequenceOutputs<Real>* out,
                          std::vector<Real*>* layers) {
   const Spec& spec = model_->spec();
   *out = {};
   const int64_t d = spec.hidden;
-  const int64_t s = out->segmentsMax = reader.integer("segmentsMax", 0, kMostIndex);
+  const int64_t s = out->segmentsMax = reader.integer(OutSlot::segmentsMax, "segmentsMax", 0, kMostIndex);
   const int64_t rows = count({batch, steps, d}), cut = count({batch, s, d});
-  const auto real = [&](const char* key, int64_t size) { return reader.array<Real>(key, size, false); };
-  out->pooled = real("pooled", count({batch, d}));
-  out->keys = real("keys", cut);
-  out->segments = reader.array<int32_t>("segments", batch, false);
-  out->attention = real("attention", count({batch, oneStep ? 1 : steps, spec.layers, spec.heads, s}));
-  out->segmentAttention = real("segmentAttention", count({batch, s, s}));
-  out->intraAttention = real("intraAttention", count({batch, steps}));
-  out->embedded = real("embedded", rows);
-  out->segmentPool = real("segmentPool", cut);
-  out->extraSegment = real("extraSegment", cut);
-  out->intraSegment = real("intraSegment", cut);
-  out->encoded = real("encoded", rows);
+  const auto real = [&](OutSlot slot, const char* name, int64_t size) { return reader.array<Real>(slot, name, size); };
+  out->pooled = real(OutSlot::pooled, "pooled", count({batch, d}));
+  out->keys = real(OutSlot::keys, "keys", cut);
+  out->segments = reader.array<int32_t>(OutSlot::segments, "segments", batch);
+  out->attention =
+      real(OutSlot::attention, "attention", count({batch, oneStep ? 1 : steps, spec.layers, spec.heads, s}));
+  out->segmentAttention = real(OutSlot::segmentAttention, "segmentAttention", count({batch, s, s}));
+  out->intraAttention = real(OutSlot::intraAttention, "intraAttention", count({batch, steps}));
+  out->embedded = real(OutSlot::embedded, "embedded", rows);
+  out->segmentPool = real(OutSlot::segmentPool, "segmentPool", cut);
+  out->extraSegment = real(OutSlot::extraSegment, "extraSegment", cut);
+  out->intraSegment = real(OutSlot::intraSegment, "intraSegment", cut);
+  out->encoded = real(OutSlot::encoded, "encoded", rows);
   napi_value list;
-  if (!reader.get("layers", &list)) return;
-  layers->resize(static_cast<size_t>(spec.layers));
-  for (uint32_t i = 0; i < layers->size(); ++i) {
-    napi_value item = nullptr;
-    if (napi_get_element(reader.env(), list, i, &item) != napi_ok) {
-      return reader.fail(StatusCode::type, "layers", clearException(reader.env()));
-    }
-    (*layers)[i] = reader.arrayOf<Real>(item, "layers", rows, nullptr);
-  }
+  if (!reader.get(OutSlot::layers, &list)) return;
+  readList(
+      reader, list, "layers", static_cast<size_t>(spec.layers), layers,
+      [](const Spec&, size_t, int64_t all) { return all; }, rows);
   out->layers = layers->data();
 }
 
 template <typename Real>
-void RunJob::readAs(ObjectReader& reader, RequestArrays<Real>* arrays) {
+void RunJob::readAs(napi_env env, const SlotValues& slots, RequestArrays<Real>* arrays) {
   const Spec& spec = model_->spec();
   Request<Real>& request = arrays->request;
   request = {};
-  napi_value object = nullptr;
-  const int64_t batch = request.batch = reader.integer("batch", 1, kMostIndex);
-  rewrites_ = static_cast<uint32_t>(reader.integer("rewrites", 0, 0xffffffff));
-  request.trace = reader.boolean("trace");
-  const auto child = [&](const char* key) {
-    if (!reader.get(key, &object)) reader.fail(StatusCode::input, key, "expected an object, got nothing");
-    return ObjectReader(reader.env(), object, key, &status);
-  };
-  if (reader.ok()) readFeed(child("feed"), batch, &request.feed);
-  if (reader.ok() && spec.sequences == 2) readFeed(child("second"), batch, &request.second);
+  SlotReader reader(env, slots, 0, &status);
+  const int64_t batch = request.batch = reader.integer(Slot::batch, "batch", 1, kMostIndex);
+  rewrites_ = static_cast<uint32_t>(reader.integer(Slot::rewrites, "rewrites", 0, 0xffffffff));
+  request.trace = reader.boolean(Slot::trace, "trace");
+  const bool two = spec.sequences == 2;
+  if (reader.ok()) readFeed(SlotReader(env, slots, feedSlots(false), &status), batch, &request.feed);
+  if (reader.ok() && two) readFeed(SlotReader(env, slots, feedSlots(true), &status), batch, &request.second);
   const int64_t steps = request.feed.steps;
   if (spec.readout == Readout::step) {
-    input<int32_t>(reader, "step", batch, false, false, &request.step);
-    input<Real>(reader, "readoutWeights", count({batch, steps}), false, false, &request.readoutWeights);
+    input<int32_t>(reader, Slot::step, "step", batch, false, false, &request.step);
+    input<Real>(reader, Slot::readoutWeights, "readoutWeights", count({batch, steps}), false, false,
+                &request.readoutWeights);
   }
   const bool oneStep = spec.readout == Readout::step && !request.readoutWeights;
-  if (reader.ok()) readOutputs(child("out"), batch, steps, oneStep, &request.out, &arrays->layers);
-  if (reader.ok() && spec.sequences == 2 && reader.has("outSecond")) {
-    readOutputs(child("outSecond"), batch, request.second.steps, false, &request.outSecond, &arrays->secondLayers);
+  const auto outputs = [&](bool second) { return SlotReader(env, slots, outSlots(second), &status); };
+  if (reader.ok()) readOutputs(outputs(false), batch, steps, oneStep, &request.out, &arrays->layers);
+  if (reader.ok() && two) {
+    readOutputs(outputs(true), batch, request.second.steps, false, &request.outSecond, &arrays->secondLayers);
   }
   const int64_t rows = spec.readout == Readout::steps ? count({batch, steps}) : batch;
-  request.logits = reader.array<Real>("logits", count({rows, spec.labels}), false);
-  request.probabilities = reader.array<Real>("probabilities", count({rows, spec.labels}), false);
-  if (!reader.get("head", &object)) return;
-  arrays->head.resize(spec.headLayers.size());
-  for (uint32_t j = 0; j < arrays->head.size(); ++j) {
-    napi_value item = nullptr;
-    if (napi_get_element(reader.env(), object, j, &item) != napi_ok) {
-      return reader.fail(StatusCode::type, "head", clearException(reader.env()));
-    }
-    arrays->head[j] = reader.arrayOf<Real>(item, "head", count({rows, spec.headLayers[j].size}), nullptr);
-  }
+  request.logits = reader.array<Real>(Slot::logits, "logits", count({rows, spec.labels}));
+  request.probabilities = reader.array<Real>(Slot::probabilities, "probabilities", count({rows, spec.labels}));
+  napi_value list;
+  if (!reader.get(Slot::head, &list)) return;
+  readList(
+      reader, list, "head", spec.headLayers.size(), &arrays->head,
+      [](const Spec& s, size_t j, int64_t all) {
+        return count({all, s.headLayers[j].size});
+      },
+      rows);
   request.head = arrays->head.data();
 }
 
@@ -189,12 +196,13 @@ void RunJob::deliver(Environment& environment) {
   if (status.ok() && cancelled.load(std::memory_order_relaxed)) status = {StatusCode::aborted, "aborted"};
   napi_value arguments[2];
   napi_create_int32(env, static_cast<int32_t>(status.code), &arguments[0]);
-  arguments[1] = stringValue(env, status.message);
-  const napi_value done = done_.value(env);
-  done_.release(env);
+  const size_t count = status.ok() ? 1 : 2;
+  if (count == 2) arguments[1] = stringValue(env, status.message);
+  napi_value done = nullptr;
+  napi_get_element(env, request_.value(env), static_cast<uint32_t>(Slot::done), &done);
   request_.release(env);
   environment.recycle(std::unique_ptr<RunJob>(this));
-  environment.call(done, 2, arguments);
+  environment.call(done, count, arguments);
 }
 
 }  // namespace hpformer::addon

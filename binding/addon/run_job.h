@@ -1,10 +1,11 @@
-// One run on its way: arrays of JavaScript read into a Request, inputs copied to staging memory that is kept between runs.
+// One run on its way: arrays of JavaScript read into a Request, inputs copied to staging memory that is kept between
+// runs.
 #pragma once
 #include <memory>
 #include <vector>
 
 #include "environment.h"
-#include "values.h"
+#include "slots.h"
 
 namespace hpformer::addon {
 
@@ -32,11 +33,11 @@ struct RequestArrays {
 
 class RunJob final : public EnvironmentJob {
  public:
-  // Reads `object` (NativeRequest of src/native/addon.ts) for `model`. With `copy`, inputs are staged; without, they are read
-  // in place where nothing can change them in a way that breaks memory. The outcome is in `status`.
-  void read(napi_env env, napi_value object, std::shared_ptr<const Model> model, bool copy);
-  // What must live until delivery: the arrays and the callback.
-  void hold(napi_env env, napi_value object, napi_value done);
+  // Reads a request (NativeRequest of src/native/addon.ts) for `model`. With `copy`, inputs are staged; without, they
+  // are read in place where nothing can change them in a way that breaks memory. The outcome is in `status`.
+  void read(napi_env env, const SlotValues& slots, std::shared_ptr<const Model> model, bool copy);
+  // What must live until delivery, the arrays and the callback: the array that holds all slots.
+  void hold(napi_env env, napi_value holder) { request_.hold(env, holder); }
   void clear();
   size_t stagingBytes() const { return staging_.bytes(); }
 
@@ -51,14 +52,18 @@ class RunJob final : public EnvironmentJob {
   };
 
   template <typename Real>
-  void readAs(ObjectReader& reader, RequestArrays<Real>* arrays);
+  void readAs(napi_env env, const SlotValues& slots, RequestArrays<Real>* arrays);
   template <typename Real>
-  void readFeed(ObjectReader reader, int64_t batch, Feed<Real>* feed);
+  void readFeed(SlotReader reader, int64_t batch, Feed<Real>* feed);
   template <typename Real>
-  void readOutputs(ObjectReader reader, int64_t batch, int64_t steps, bool oneStep, SequenceOutputs<Real>* out,
+  void readOutputs(SlotReader reader, int64_t batch, int64_t steps, bool oneStep, SequenceOutputs<Real>* out,
                    std::vector<Real*>* layers);
-  template <typename T>
-  void input(ObjectReader& reader, const char* key, int64_t count, bool required, bool mayStay, const T** slot);
+  template <typename Real>
+  void readList(SlotReader& reader, napi_value list, const char* name, size_t items, std::vector<Real*>* out,
+                int64_t (*size)(const Spec&, size_t item, int64_t rows), int64_t rows);
+  template <typename T, typename Name>
+  void input(SlotReader& reader, Name slot, const char* name, int64_t count, bool required, bool mayStay,
+             const T** out);
   void stage();
 
   std::shared_ptr<const Model> model_;
@@ -69,7 +74,7 @@ class RunJob final : public EnvironmentJob {
   std::vector<Input> inputs_;
   Staging staging_;
   FeedDefaults defaults_;
-  Held request_, done_;
+  Held request_;
 };
 
 }  // namespace hpformer::addon

@@ -33,35 +33,46 @@ constexpr const char* arrayTypeName() {
   if constexpr (std::is_same_v<T, int32_t>) return "Int32Array";
 }
 
-// False when the value is no typed array.
-bool viewOf(napi_env env, napi_value value, View* out);
+// False when the value is no typed array. `shared` is found out only when asked for.
+bool viewOf(napi_env env, napi_value value, View* out, bool askShared = false);
 
-// Reads properties of one object; the first failure stays in `status` and all later reads do nothing.
-class ObjectReader {
+// Reads values one by one; the first failure stays in `status` and all later reads do nothing.
+class ValueReader {
+ public:
+  ValueReader(napi_env env, Status* status) : env_(env), status_(status) {}
+
+  // Null stands for a value that is absent.
+  int64_t integerOf(napi_value value, const char* name, int64_t least, int64_t most);
+  bool booleanOf(napi_value value, const char* name);
+  template <typename T>
+  T* arrayOf(napi_value value, const char* name, int64_t count, bool* shared);
+
+  void fail(StatusCode code, const std::string& name, const std::string& what);
+  napi_env env() const { return env_; }
+  bool ok() const { return status_->ok(); }
+
+ protected:
+  // False for undefined and null, and after a failure.
+  bool present(napi_value value);
+
+  napi_env env_;
+  Status* status_;
+  std::string where_;
+};
+
+// Properties of one object.
+class ObjectReader : public ValueReader {
  public:
   ObjectReader(napi_env env, napi_value object, std::string where, Status* status);
 
   // False when the property is undefined or null, or something failed before.
   bool get(const char* key, napi_value* out);
-  bool has(const char* key);
   int64_t integer(const char* key, int64_t least, int64_t most);
   bool boolean(const char* key);
   std::string text(const char* key);
-  // A typed array of exactly `count` elements of T; null when absent and not required.
-  template <typename T>
-  T* array(const char* key, int64_t count, bool required, bool* shared = nullptr);
-  template <typename T>
-  T* arrayOf(napi_value value, const std::string& name, int64_t count, bool* shared);
-
-  void fail(StatusCode code, const std::string& key, const std::string& what);
-  napi_env env() const { return env_; }
-  bool ok() const { return status_->ok(); }
 
  private:
-  napi_env env_;
   napi_value object_;
-  std::string where_;
-  Status* status_;
 };
 
 // Takes a pending JavaScript exception away; returns its message.

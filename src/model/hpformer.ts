@@ -9,6 +9,7 @@ import { weightsOf } from '../data/modelDirectory';
 import { HPformerError } from '../errors';
 import type { NativeModel } from '../native/addon';
 import { loadAddon } from '../native/load';
+import { requestSlots } from '../native/request';
 import { statusAborted, statusError } from '../native/status';
 import { describe } from '../tensor/shape';
 import { Tensor } from '../tensor/tensor';
@@ -169,8 +170,9 @@ export class HPformer {
   runSync<Name extends string = DefaultOutput>(feeds: Feeds, options?: RunSyncOptions<Name>): Results<Name> {
     this.#check(options);
     const run = this.#prepare(feeds, options?.outputs, false);
-    const { code, message } = this.#native.runSync(run.request);
-    if (code !== 0) throw statusError(code, message);
+    const slots = requestSlots(run.request, undefined);
+    const failed = this.#native.runSync(slots, ...slots);
+    if (failed) throw statusError(failed.code, failed.message);
     return run.results() as Results<Name>;
   }
 
@@ -294,13 +296,14 @@ export class HPformer {
       signal?.addEventListener('abort', onAbort, { once: true });
       this.#running++;
       try {
-        job = this.#native.submit(run.request, (code, message) => {
+        const slots = requestSlots(run.request, (code, message = '') => {
           signal?.removeEventListener('abort', onAbort);
           this.#finished();
           if (code === 0) resolve();
           else if (code === statusAborted && signal?.aborted) reject(signal.reason);
           else reject(statusError(code, message));
         });
+        job = this.#native.submit(slots, ...slots);
       } catch (error) {
         signal?.removeEventListener('abort', onAbort);
         this.#finished();

@@ -91,14 +91,17 @@ export interface NativeRequest {
   trace: boolean;
 }
 
-/** `code` is a StatusCode of binding/contract/status.h (0 ok, 13 aborted). */
-export type NativeDone = (code: number, message: string) => void;
+/** `code` is a StatusCode of binding/contract/status.h (0 ok, 13 aborted); 0 comes without a message. */
+export type NativeDone = (code: number, message?: string) => void;
 
 export interface NativeModel {
-  /** Copies the feeds (unless they sit in a SharedArrayBuffer), queues the run, returns a job number; `done` is called once, later, on this thread. */
-  submit(request: NativeRequest, done: NativeDone): number;
-  /** Runs on the calling thread. */
-  runSync(request: NativeRequest): { code: number; message: string };
+  /**
+   * Copies the feeds (unless they sit in a SharedArrayBuffer), queues the run, returns a job number; the `done` among the
+   * slots is called once, later, on this thread. `slots` and `...same` are one array from `requestSlots` (request.ts).
+   */
+  submit(slots: readonly unknown[], ...same: readonly unknown[]): number;
+  /** Runs on the calling thread; undefined when all went well. */
+  runSync(slots: readonly unknown[], ...same: readonly unknown[]): { code: number; message: string } | undefined;
   /** Asks a job to stop between tiles; its `done` still comes. */
   cancel(job: number): void;
   /** Running jobs finish; memory goes with the last of them. Idempotent. */
