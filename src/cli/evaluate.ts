@@ -70,7 +70,9 @@ export const evaluate: Command = {
             yield rows;
           }
         })();
-        return predictLabelled(model, counted, config.head.labels).finally(() => progress.end());
+        // A new calibration replaces the bundle's, so it is fitted and judged on what the model itself says.
+        const raw = request.method !== undefined;
+        return predictLabelled(model, counted, config.head.labels, raw).finally(() => progress.end());
       };
       const predictions = await scoresOf(part);
       const names = config.head.names ?? scoreColumns(config);

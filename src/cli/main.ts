@@ -4,6 +4,7 @@ import { type Command, commandHelp, type Io, parseCommand, UsageError, write } f
 import { convert } from './convert';
 import { doctor, packageVersion } from './doctor';
 import { evaluate } from './evaluate';
+import { explain } from './explain';
 import { inspect } from './inspect';
 import { predict } from './predict';
 import { prepare } from './prepare';
@@ -12,6 +13,7 @@ import { prepare } from './prepare';
 export const commands: Readonly<Record<string, Command>> = {
   predict,
   evaluate,
+  explain,
   inspect,
   convert,
   prepare,

@@ -3,6 +3,7 @@ import { openSource, scoreColumns } from '../data/recipes';
 import { type Command, integerOption, textOption, UsageError, write, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
 import { formatDuration, Progress } from './progress';
+import { RecordLog } from './record';
 import { ScoreWriter, scoreFormat } from './scoreFile';
 
 export const predict: Command = {
@@ -17,6 +18,11 @@ export const predict: Command = {
       help: 'scores.csv or scores.jsonl (default: CSV on standard output)',
     },
     batch: { type: 'string', value: 'n', help: 'rows per batch (default 256)' },
+    record: { type: 'string', value: 'file', help: 'health: append a prediction record (JSON lines) for each row' },
+    'record-features': {
+      type: 'boolean',
+      help: 'with --record: the normalised features too; none are written otherwise',
+    },
     ...modelOptions,
     json: { type: 'boolean', help: 'a summary as JSON on standard output; needs --out' },
   },
@@ -39,13 +45,18 @@ export const predict: Command = {
       const columns = scoreColumns(model.config);
       const progress = new Progress(io.stderr, data.unit);
       const writer = new ScoreWriter(out ?? io.stdout, format, data.idColumn, columns, model.device === 'reference');
+      const recordFile = textOption(values, 'record');
+      const records =
+        recordFile === undefined ? undefined : new RecordLog(recordFile, values['record-features'] === true);
       try {
         await writer.begin();
         for await (const scored of scoreBatches(model, data.score({ batch, progress: progress.read }))) {
           await writer.rows(scored.ids, scored.probabilities);
+          await records?.add(scored, model);
           progress.add(scored.ids.length);
         }
         await writer.end();
+        await records?.end();
       } catch (error) {
         progress.end();
         await writer.abandon();

@@ -11,8 +11,8 @@ export interface Scorer {
   ): AsyncIterable<Results<'probabilities'>>;
 }
 
-/** A scored batch: `probabilities` is `[ids.length, labels]`, row-major. */
-export type Scored<Batch extends ScoreBatch> = Batch & { probabilities: ArrayLike<number> };
+/** A scored batch: `probabilities` is `[ids.length, labels]`, row-major; `raw` the same before calibration. */
+export type Scored<Batch extends ScoreBatch> = Batch & { probabilities: ArrayLike<number>; raw: ArrayLike<number> };
 
 /** Runs batches through a model, in order, reading ahead no further than the model's own stream does. */
 export async function* scoreBatches<Batch extends ScoreBatch>(
@@ -28,7 +28,8 @@ export async function* scoreBatches<Batch extends ScoreBatch>(
   }
   for await (const { probabilities } of model.stream(feeds(), { outputs: ['probabilities'] })) {
     const batch = waiting.shift()!;
-    yield { ...batch, probabilities: batch.pick ? batch.pick(probabilities.data) : probabilities.data };
+    const raw = batch.pick ? batch.pick(probabilities.data) : probabilities.data;
+    yield { ...batch, raw, probabilities: batch.calibrate ? batch.calibrate(raw) : raw };
   }
 }
 
@@ -41,11 +42,12 @@ export interface Predictions {
   scores: Float64Array[];
 }
 
-/** Scores labelled batches and keeps what metrics need. */
+/** Scores labelled batches and keeps what metrics need; `raw`: without the bundle's calibration. */
 export async function predictLabelled(
   model: Scorer,
   batches: AsyncIterable<LabelledBatch>,
   labelCount: number,
+  raw = false,
 ): Promise<Predictions> {
   const ids: (string | number)[] = [];
   const groups: (string | number)[] = [];
@@ -57,7 +59,7 @@ export async function predictLabelled(
       groups.push(batch.groups[i]!);
       for (let k = 0; k < labelCount; k++) {
         labels[k]!.push(batch.labels[i]![k]);
-        scores[k]!.push(batch.probabilities[i * labelCount + k]!);
+        scores[k]!.push((raw ? batch.raw : batch.probabilities)[i * labelCount + k]!);
       }
     }
   }

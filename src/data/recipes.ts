@@ -11,8 +11,12 @@ import { nafldSource } from './nafld/source';
 export interface ScoreBatch {
   ids: (string | number)[];
   feeds: Feeds;
-  /** Takes the reported rows out of the model's probabilities, where these are others (steps) or calibrated. */
+  /** Takes the reported rows out of the model's probabilities, where these are others (steps of a stay). */
   pick?: (probabilities: ArrayLike<number>) => ArrayLike<number>;
+  /** Calibrated probabilities of the reported rows, where the bundle carries a calibration. */
+  calibrate?: (probabilities: ArrayLike<number>) => ArrayLike<number>;
+  /** What a prediction record says of one row, given its raw probabilities. */
+  record?: (row: number, raw: ArrayLike<number>, device: string, features: boolean) => object;
 }
 
 /** Rows to score whose outcomes are known (or not: undefined), by label of the model. */

@@ -32,7 +32,17 @@ export {
 } from './calibration';
 export { type DiscretizedEpisode, type DiscretizeOptions, discretize, type Fill } from './discretize';
 export { type EpisodeReadOptions, inputFiles, openEpisodes } from './episodes';
+export {
+  attentionNotice,
+  type ExplainOptions,
+  type Explanation,
+  explainEpisode,
+  explanationCsv,
+  type Perturbation,
+  type Span,
+} from './explain';
 export { type ExtractedSubject, extractSubject, type SubjectTables } from './extract';
+export { explanationSvg } from './heatmap';
 export {
   type Compat,
   decompensationLabels,
@@ -59,6 +69,7 @@ export {
   prepareArrays,
   readPrepared,
 } from './prepare';
+export { type PredictionRecord, predictionRecord, type RecordContext, RecordWriter } from './record';
 export {
   type CalibrationStudy,
   evaluationReport,

@@ -11,13 +11,15 @@ import { readText } from './files';
 import { decompensationLabels, type LabelSample, lengthOfStayLabels } from './labels';
 import { type ListedStay, readListFile } from './listfile';
 import { readPrepared } from './prepare';
+import { predictionRecord } from './record';
 import type { HealthTask } from './tasks';
 
-/** Feeds of a batch of prepared stays. */
+/** Feeds of a batch of prepared stays; `valid`: the model is one over valid steps and takes lengths. */
 export function episodeFeeds(
   episodes: readonly PreparedEpisode[],
   task: HealthTask,
   width: number,
+  valid: boolean,
 ): ScoreBatch['feeds'] {
   const count = episodes.length;
   const size = task.steps * width;
@@ -33,6 +35,13 @@ export function episodeFeeds(
       [count],
     );
   }
+  // Models over valid steps never read the padding and give each stay the bits it has alone.
+  if (valid)
+    feeds.lengths = new Tensor(
+      'int32',
+      Int32Array.from(episodes, (e) => e.bins),
+      [count],
+    );
   return feeds;
 }
 
@@ -112,14 +121,13 @@ function rowsOf(stay: ListedStay, episode: PreparedEpisode, task: HealthTask, fi
   };
 }
 
-/** Takes the rows that are reported out of a batch's probabilities (`[B, labels]` or `[B, steps, labels]`) and calibrates them. */
+/** Takes the rows that are reported out of a batch's probabilities (`[B, labels]` or `[B, steps, labels]`). */
 function picker(
   steps: readonly (readonly number[])[],
   task: HealthTask,
-  calibration: readonly (Calibration | null)[],
 ): (raw: ArrayLike<number>) => ArrayLike<number> {
   return (raw) => {
-    if (task.readout === 'step') return calibrateRows(raw, calibration);
+    if (task.readout === 'step') return raw;
     const { labels } = task;
     const rows = steps.reduce((sum, list) => sum + list.length, 0);
     const out = new Float64Array(rows * labels);
@@ -127,7 +135,7 @@ function picker(
     steps.forEach((list, b) => {
       for (const step of list) for (let c = 0; c < labels; c++) out[at++] = raw[(b * task.steps + step) * labels + c]!;
     });
-    return calibrateRows(out, calibration);
+    return out;
   };
 }
 
@@ -137,6 +145,8 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
   const preparer = new EpisodePreparer({ task, normalizer, bins });
   const width = preparer.columns.length;
   const drops = new DropReport();
+  const valid = config.segments.over === 'valid';
+  const calibrate = (rows: ArrayLike<number>): ArrayLike<number> => calibrateRows(rows, calibration);
   return {
     idColumn: 'patient',
     unit: task.readout === 'steps' ? 'hours' : 'episodes',
@@ -151,9 +161,19 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
         const pick = picker(
           episodes.map((e) => [e.step]),
           task,
-          calibration,
         );
-        return { ids: episodes.map((e) => e.id), feeds: episodeFeeds(episodes, task, width), pick };
+        const record: NonNullable<ScoreBatch['record']> = (row, raw, device, includeFeatures) =>
+          predictionRecord(episodes[row]!, raw, {
+            task: task.name,
+            labelNames: bundle.labels,
+            modelHash: bundle.hash,
+            preprocessingHash: hash,
+            device,
+            calibration,
+            includeFeatures,
+          });
+        const feeds = episodeFeeds(episodes, task, width, valid);
+        return { ids: episodes.map((e) => e.id), feeds, pick, calibrate, record };
       };
       const prepared: string[] = [];
       const raw: string[] = [];
@@ -191,12 +211,13 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
               rows.map((r) => r.episode),
               task,
               width,
+              valid,
             ),
             pick: picker(
               rows.map((r) => r.steps),
               task,
-              calibration,
             ),
+            calibrate,
           };
         };
         for (const [done, stay] of stays.entries()) {

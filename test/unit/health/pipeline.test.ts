@@ -202,11 +202,11 @@ describe('source', () => {
     const { config, bytes } = bundleOf('in-hospital-mortality', { calibration });
     const source = healthSource(readBundle(bytes)!, config, [join(fixtures, 'ihm/input')]);
     const seen = [];
-    for await (const { ids, feeds, pick } of source.score({ batch: 4 })) {
+    for await (const { ids, feeds, pick, calibrate } of source.score({ batch: 4 })) {
       seen.push(...ids);
       expect((feeds.features as Tensor).dims).toEqual([ids.length, 48, 76]);
       expect(Array.from((feeds.step as Tensor<'int32'>).data)).toEqual(ids.map(() => 47));
-      expect(pick!([0.25])[0]).toBe(calibration.probability(0.25));
+      expect(calibrate!(pick!([0.25]))[0]).toBe(calibration.probability(0.25));
     }
     expect(seen).toEqual(ids.map((id) => `${id}_episode1`));
   });

@@ -1,0 +1,137 @@
+import { createWriteStream, type WriteStream } from 'node:fs';
+import { HPformerError } from '../../errors';
+import type { PreparedEpisode } from './arrays';
+import type { Calibration } from './calibration';
+
+/** One line of a prediction record. Nothing in it is a raw value unless `features` was asked for. */
+export interface PredictionRecord {
+  format: 'hpformer-prediction';
+  version: 1;
+  id: string;
+  /** When the prediction was made, ISO 8601 in UTC. */
+  time: string;
+  task: string;
+  /** By label. */
+  labels: { name: string; raw: number; calibrated: number | null }[];
+  /** Share of (hour, variable) pairs with a reading; null where masks are off. */
+  observed: number | null;
+  /** Steps of the stay that the model saw. */
+  steps: number;
+  /** Hours from the last reading to the moment of the prediction. */
+  lastReadingAge: number;
+  /** Readings that were skipped for unknown texts. */
+  skipped: number;
+  /** SHA-256 of the bundle and of its preprocessing. */
+  model: string;
+  preprocessing: string;
+  device: string;
+  warnings: string[];
+  /** Only when asked for: the normalised features, `[steps, columns]` row by row. */
+  features?: number[];
+}
+
+/** What a record says of the model. */
+export interface RecordContext {
+  task: string;
+  labelNames: readonly string[];
+  modelHash: string;
+  preprocessingHash: string;
+  device: string;
+  calibration?: readonly (Calibration | null)[];
+  /** Share of observed values under which a warning is given; default 0.1. */
+  leastObserved?: number;
+  /** Hours since the last reading over which a warning is given; default 6. */
+  mostAge?: number;
+  /** Write the normalised features into the record. Default false. */
+  includeFeatures?: boolean;
+  /** Default: now. */
+  now?: () => Date;
+}
+
+/**
+ * The record of one prediction: probabilities raw and calibrated, how much was observed, how old the last reading was, which model and
+ * preprocessing, and warnings.
+ *
+ * @param raw probabilities of the labels, uncalibrated.
+ */
+export function predictionRecord(
+  episode: PreparedEpisode,
+  raw: ArrayLike<number>,
+  context: RecordContext,
+): PredictionRecord {
+  const { leastObserved = 0.1, mostAge = 6, calibration, includeFeatures = false, now = () => new Date() } = context;
+  if (raw.length !== context.labelNames.length) {
+    throw new HPformerError(
+      'ERR_HPFORMER_SHAPE',
+      `record: expected ${context.labelNames.length} probabilities, got ${raw.length}`,
+    );
+  }
+  const warnings: string[] = [];
+  if (episode.observed !== undefined && episode.observed < leastObserved) {
+    warnings.push(`only ${(100 * episode.observed).toFixed(1)} % of values were observed`);
+  }
+  if (episode.lastReadingAge > mostAge) warnings.push(`the last reading is ${episode.lastReadingAge.toFixed(1)} h old`);
+  if (episode.skipped > 0) warnings.push(`${episode.skipped} readings were skipped for unknown texts`);
+  if (Array.from(raw).some((p) => !Number.isFinite(p)))
+    warnings.push('a probability is not finite: a reading was NaN or infinite');
+  if (!calibration?.some((c) => c !== null)) warnings.push('probabilities are not calibrated');
+  return {
+    format: 'hpformer-prediction',
+    version: 1,
+    id: episode.id,
+    time: now().toISOString(),
+    task: context.task,
+    labels: context.labelNames.map((name, c) => ({
+      name,
+      raw: raw[c]!,
+      calibrated: calibration?.[c]?.probability(raw[c]!) ?? null,
+    })),
+    observed: episode.observed ?? null,
+    steps: episode.bins,
+    lastReadingAge: episode.lastReadingAge,
+    skipped: episode.skipped,
+    model: context.modelHash,
+    preprocessing: context.preprocessingHash,
+    device: context.device,
+    warnings,
+    ...(includeFeatures ? { features: Array.from(episode.features) } : {}),
+  };
+}
+
+/** Appends records to a JSON-lines file, waiting for the disk. */
+export class RecordWriter {
+  private readonly stream: WriteStream;
+  private failure: Error | undefined;
+
+  constructor(private readonly file: string) {
+    this.stream = createWriteStream(file, { flags: 'a' });
+    this.stream.on('error', (error) => {
+      this.failure = error;
+    });
+  }
+
+  /** @throws HPformerError `ERR_HPFORMER_FILE`. */
+  async write(record: PredictionRecord): Promise<void> {
+    await new Promise<void>((resolve) => {
+      if (this.failure) resolve();
+      else this.stream.write(`${JSON.stringify(record)}\n`, () => resolve());
+    });
+    this.check();
+  }
+
+  /** @throws HPformerError `ERR_HPFORMER_FILE`. */
+  async end(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      if (this.failure) resolve();
+      else this.stream.end(() => resolve());
+    });
+    this.check();
+  }
+
+  private check(): void {
+    if (!this.failure) return;
+    throw new HPformerError('ERR_HPFORMER_FILE', `${this.file}: cannot be written (${this.failure.message})`, {
+      cause: this.failure,
+    });
+  }
+}
