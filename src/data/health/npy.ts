@@ -3,15 +3,18 @@ import { HPformerError } from '../../errors';
 
 const types = { float32: '<f4', float64: '<f8', int32: '<i4', uint8: '|u1' } as const;
 const headerBytes = 128;
+const gatherBytes = 1 << 20;
 
 /** Element types that are written. */
 export type NpyType = keyof typeof types;
 
 /**
- * Writes a NumPy 1.0 file row by row: the first dimension grows, the header is completed at the end. One row is all it holds.
+ * Writes a NumPy 1.0 file row by row: the first dimension grows, the header is completed at the end. It holds a megabyte at most.
  */
 export class NpyWriter {
   private rows = 0;
+  private gathered: Buffer[] = [];
+  private bytes = 0;
 
   private constructor(
     private readonly file: FileHandle,
@@ -33,20 +36,31 @@ export class NpyWriter {
     }
   }
 
-  /** Appends rows; the data may be reused once the promise is fulfilled. */
+  /** Appends rows; the data must not change afterwards, since small pieces are gathered before they are written. */
   async write(data: Float32Array | Float64Array | Int32Array | Uint8Array, rows: number): Promise<void> {
+    this.rows += rows;
+    this.gathered.push(Buffer.from(data.buffer, data.byteOffset, data.byteLength));
+    this.bytes += data.byteLength;
+    if (this.bytes >= gatherBytes) await this.flush();
+  }
+
+  private async flush(): Promise<void> {
+    const pieces = this.gathered;
+    this.gathered = [];
+    this.bytes = 0;
+    if (pieces.length === 0) return;
     try {
-      await this.file.write(Buffer.from(data.buffer, data.byteOffset, data.byteLength));
+      await this.file.write(Buffer.concat(pieces));
     } catch (cause) {
       throw new HPformerError('ERR_HPFORMER_FILE', `${this.path}: cannot be written (${(cause as Error).message})`, {
         cause,
       });
     }
-    this.rows += rows;
   }
 
   /** Completes the header and closes the file. */
   async end(): Promise<void> {
+    await this.flush();
     const shape = [this.rows, ...this.rowDims].join(', ');
     const text = `{'descr': '${types[this.type]}', 'fortran_order': False, 'shape': (${shape}${this.rowDims.length === 0 ? ',' : ''}), }`;
     const header = Buffer.alloc(headerBytes, 0x20);
