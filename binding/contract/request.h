@@ -12,7 +12,9 @@ template <typename Real>
 struct Feed {
   int64_t steps = 0;                 // L, the padded length of this sequence in the batch
   const Real* features = nullptr;    // [batch, steps, F]
-  const int32_t* tokens = nullptr;   // [batch, steps], every id in 0..vocabulary-1 (checked before any backend runs)
+  // [batch, steps]. Ids of steps that exist are in 0..vocabulary-1 (checked before any backend runs); beyond a sequence's
+  // own length (`over: 'valid'`) they are neither checked nor read, so no backend may use them as an index.
+  const int32_t* tokens = nullptr;
   const Real* values = nullptr;      // [batch, steps]
   const int32_t* lengths = nullptr;  // [batch]; never null once resolveLengths has run. Meaning by config.segments.over
 };

@@ -15,7 +15,7 @@ export interface ResolvedOptions {
   maxBytes: number;
 }
 
-const defaultMaxBytes = 8 * 2 ** 30;
+const defaultMaxBytes = 2 * 2 ** 30;
 
 /**
  * Checks the options of load and create.

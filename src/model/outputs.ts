@@ -111,7 +111,7 @@ export interface PreparedRun {
 
 /**
  * Allocates exactly the arrays asked for and puts a request together.
- * @throws HPformerError `ERR_HPFORMER_LIMIT` when they exceed `maxBytes`, `ERR_HPFORMER_MEMORY` when they cannot be had.
+ * @throws HPformerError `ERR_HPFORMER_LIMIT` when they, the feeds and the scratch memory exceed `maxBytes`, `ERR_HPFORMER_MEMORY` when they cannot be had.
  */
 export function prepareRun(
   config: HPformerConfig,
@@ -131,12 +131,15 @@ export function prepareRun(
     bytes += count * (double && !isCount(names[i]!) ? 8 : 4);
     return count;
   });
-  if (bytes > options.maxBytes) {
+  const inputs = inputBytes(feeds);
+  const scratch = scratchBytes(config, feeds, double);
+  if (bytes + inputs + scratch > options.maxBytes) {
     throw new HPformerError(
       'ERR_HPFORMER_LIMIT',
-      `outputs: expected at most ${options.maxBytes} bytes (load option maxBytes), these need ${bytes}: ${names
-        .map((name, i) => `${name} [${shapes[i]!.join(', ')}]`)
-        .join(', ')}`,
+      `run: expected at most ${options.maxBytes} bytes (load option maxBytes), this one needs ${bytes + inputs + scratch}: ` +
+        `feeds ${inputs}, scratch memory ${scratch}, outputs ${bytes}: ${names
+          .map((name, i) => `${name} [${shapes[i]!.join(', ')}]`)
+          .join(', ')}`,
     );
   }
   const arrays = new Array<NativeReal | Int32Array>(names.length);
@@ -179,6 +182,26 @@ export function prepareRun(
       return results;
     },
   };
+}
+
+/** Bytes of the arrays that a submit copies. */
+function inputBytes({ first, second, step, readoutWeights }: PreparedFeeds): number {
+  const arrays: (ArrayBufferView | undefined)[] = [step, readoutWeights];
+  for (const { feed } of second ? [first, second] : [first])
+    arrays.push(feed.features, feed.tokens, feed.values, feed.lengths);
+  return arrays.reduce((bytes, array) => bytes + (array?.byteLength ?? 0), 0);
+}
+
+/**
+ * What one run needs besides feeds and outputs, as far as it grows with the request: the pooled rows of the batch, and of one
+ * sequence its segment rows, segment scores and list of steps (on the reference device its embedded rows as well).
+ */
+function scratchBytes(config: HPformerConfig, { batch, first, second }: PreparedFeeds, double: boolean): number {
+  const { hidden } = config;
+  let values = 0;
+  for (const { feed, segmentsMax: s } of second ? [first, second] : [first])
+    values += batch * hidden + s * (s + 6 * hidden) + feed.steps * (double ? 1 + 3 * hidden : 1);
+  return values * (double ? 8 : 4);
 }
 
 /** Puts an array where native code looks for it. */

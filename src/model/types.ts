@@ -36,7 +36,7 @@ export interface ModelOptions {
   nonFinite?: 'propagate' | 'error';
   /** Switches exact rewrites off (or on), for tests and benchmarks. Default: all on. */
   rewrites?: Partial<Record<RewriteName, boolean>>;
-  /** Largest total of output bytes one run may ask for (default 8 GiB); beyond it the run fails with `ERR_HPFORMER_LIMIT` before it starts. */
+  /** Most bytes of feeds, outputs and scratch memory for one run (default 2 GiB); beyond them it fails with `ERR_HPFORMER_LIMIT` before anything is allocated. */
   maxBytes?: number;
 }
 

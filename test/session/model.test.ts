@@ -198,7 +198,7 @@ test('warmup, the reference device, and a limit on bytes', async () => {
   expect([reference.device, reference.precision]).toEqual(['reference', 'float64']);
   expect((await reference.run(batchOf(1, 0))).logits.type).toBe('float64');
   reference.dispose();
-  const limited = await create({ maxBytes: 64 });
+  const limited = await create({ maxBytes: 16_000 });
   await expect(limited.run(batchOf(9, 0))).rejects.toMatchObject({ code: 'ERR_HPFORMER_LIMIT' });
   expect((await limited.run(batchOf(8, 0))).logits.dims).toEqual([8, 1]);
   limited.dispose();

@@ -86,9 +86,12 @@ test('exactly what was asked for reaches native code', () => {
 test('a limit refuses before anything is allocated', () => {
   const feeds = prepareFeeds(health(), { features }, false);
   const ask = (maxBytes: number) => () => prepareRun(health(), feeds, ['keys'], { ...shared, maxBytes });
-  expect(ask(512)).not.toThrow();
-  expect(ask(511)).toThrow(expect.objectContaining({ code: 'ERR_HPFORMER_LIMIT' }));
-  expect(ask(511)).toThrow('expected at most 511 bytes (load option maxBytes), these need 512: keys [2, 4, 16]');
+  // features [2, 48, 5]; pooled rows 2 · 16, 4 segments of 6 rows and 4 scores each, 48 steps; keys [2, 4, 16].
+  expect(ask(1920 + 1920 + 512)).not.toThrow();
+  expect(ask(4351)).toThrow(expect.objectContaining({ code: 'ERR_HPFORMER_LIMIT' }));
+  expect(ask(4351)).toThrow(
+    'run: expected at most 4351 bytes (load option maxBytes), this one needs 4352: feeds 1920, scratch memory 1920, outputs 512: keys [2, 4, 16]',
+  );
 });
 
 test('more than the machine can address is an error of memory', () => {
@@ -109,7 +112,7 @@ describe('options', () => {
       signal: undefined,
       rejectNonFinite: false,
       rewrites: 127,
-      maxBytes: 8 * 2 ** 30,
+      maxBytes: 2 * 2 ** 30,
     });
   });
 
