@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { HPformerError } from '../errors';
+import { bench } from './bench';
 import { type Command, commandHelp, type Io, parseCommand, UsageError, write } from './command';
 import { convert } from './convert';
 import { doctor, packageVersion } from './doctor';
@@ -18,6 +19,7 @@ export const commands: Readonly<Record<string, Command>> = {
   convert,
   prepare,
   doctor,
+  bench,
 };
 
 function overview(): string {

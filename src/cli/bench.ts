@@ -1,0 +1,243 @@
+import { writeAtomically } from '../checkpoint/save';
+import { HPformerError } from '../errors';
+import { ceilings, inCheckout, runInCheckout } from './benchCheckout';
+import { compareRuns, readRun } from './benchCompare';
+import { bars, curves, page, roofline, section, table } from './benchHtml';
+import { benchKernels } from './benchKernels';
+import { benchModel, benchScaling } from './benchModel';
+import { type BenchRow, type BenchRun, newRun } from './benchTiming';
+import { type Command, type Io, integerOption, textOption, UsageError, type Values, write, writeJson } from './command';
+import { loadOptions, modelOptions } from './model';
+import { formatPairs, formatTable } from './table';
+
+const tasks = ['kernels', 'model', 'scaling', 'attention', 'compare'] as const;
+
+const figure = (x: number | undefined, digits = 4) =>
+  x === undefined ? '' : x >= 10000 ? x.toFixed(0) : `${+x.toPrecision(digits)}`;
+
+const header = ['name', 'isa', 'ms', 'low', 'high', 'p99', 'per s', 'GFLOP/s', 'GB/s', '% of peak', 'checked'] as const;
+
+const cellsOf = (row: BenchRow) => [
+  row.name,
+  row.isa ?? '',
+  figure(row.ms),
+  figure(row.low),
+  figure(row.high),
+  figure(row.p99),
+  figure(row.perSecond),
+  figure(row.gflops),
+  figure(row.gbs),
+  figure(row.percent, 3),
+  row.checked ? 'yes' : 'NO',
+];
+
+/** Columns that no row fills are left out. */
+function shown(rows: readonly BenchRow[]): { header: string[]; cells: string[][] } {
+  const cells = rows.map(cellsOf);
+  const used = header.map((_, c) => cells.some((row) => row[c] !== ''));
+  return { header: header.filter((_, c) => used[c]), cells: cells.map((row) => row.filter((_, c) => used[c])) };
+}
+
+/** The run as a page. */
+export function benchPage(run: BenchRun): string {
+  const { machine, rows } = run;
+  const note = `${machine.cpu}, ${machine.cores} cores, Node ${machine.node}, hpformer ${run.hpformer}. Medians of interleaved repetitions; every row was checked before it was timed.`;
+  const long = rows.filter(({ steps }) => steps !== undefined);
+  const sections: string[] = [];
+  if (run.bench === 'scaling') {
+    const points = (value: (row: BenchRow) => number | undefined) =>
+      long.flatMap((row) => (value(row) ? [[row.steps!, value(row)!] as const] : []));
+    sections.push(
+      section(
+        'Time by length',
+        curves('Time by length', [{ name: 'HPformer', points: points((r) => r.ms) }], 'steps L', 'ms'),
+      ),
+      section(
+        'Memory by length',
+        curves('Memory by length', [{ name: 'HPformer', points: points((r) => r.bytes) }], 'steps L', 'bytes'),
+      ),
+    );
+  } else if (run.bench === 'kernels') {
+    for (const level of run.ceilings?.levels ?? []) {
+      const points = rows.flatMap((row) =>
+        row.isa === level.isa && row.flops && row.bytes && row.gflops
+          ? [{ name: row.name.replace('native ', ''), flops: row.flops, bytes: row.bytes, gflops: row.gflops }]
+          : [],
+      );
+      const bandwidth = run.ceilings?.copy[0]?.gbs1 ?? 0;
+      sections.push(
+        section(
+          `Roofline, ${level.isa}, one core`,
+          roofline(`Roofline of ${level.isa}`, points, level.fma1, bandwidth),
+        ),
+      );
+    }
+    const engine = rows.filter(({ name }) => name.startsWith('fused'));
+    sections.push(
+      section(
+        'The whole model, each rewrite off',
+        bars(
+          'Milliseconds',
+          engine.map(({ name, ms }) => ({
+            name: name.replace('fused model', 'model'),
+            value: ms,
+            text: `${figure(ms)} ms`,
+          })),
+        ),
+      ),
+    );
+  } else {
+    sections.push(
+      section(
+        'Sequences per second',
+        bars(
+          'Sequences per second',
+          rows.flatMap(({ name, perSecond }) => (perSecond ? [{ name, value: perSecond }] : [])),
+        ),
+      ),
+    );
+  }
+  const { header: head, cells } = shown(rows);
+  const figures = Object.entries(run.figures ?? {}).map(([name, value]) => [
+    name,
+    typeof value === 'number' ? figure(value) : value,
+  ]);
+  return page(
+    `hpformer bench ${run.bench}`,
+    note,
+    ...sections,
+    section('All rows', table(head, cells)),
+    figures.length ? section('The run', table(['figure', 'value'], figures)) : '',
+  );
+}
+
+async function report(run: BenchRun, values: Values, io: Io): Promise<number> {
+  const file = textOption(values, 'html');
+  if (file !== undefined) await writeAtomically(file, benchPage(run));
+  if (values.json) await writeJson(io.stdout, run);
+  else {
+    const { header: head, cells } = shown(run.rows);
+    await write(io.stdout, formatTable(head, cells));
+    const figures = Object.entries(run.figures ?? {}).map(
+      ([k, v]) => [k, typeof v === 'number' ? figure(v) : v] as const,
+    );
+    if (figures.length > 0) await write(io.stdout, `\n${formatPairs(figures)}`);
+  }
+  const failed = run.rows.filter((row) => !row.checked);
+  if (failed.length === 0) return 0;
+  await write(io.stderr, `hpformer bench: wrong results: ${failed.map(({ name }) => name).join(', ')}\n`);
+  return 1;
+}
+
+async function attention(values: Values, io: Io): Promise<number> {
+  if (!inCheckout()) {
+    await write(
+      io.stderr,
+      'hpformer bench attention needs a checkout of the project: its peers are not in the published package.\n',
+    );
+    return 2;
+  }
+  const steps = integerOption(values, 'steps', 1, 1 << 20) ?? 1024;
+  const rounds = values.quick ? '2' : '5';
+  const threads = integerOption(values, 'threads', 1, 1024);
+  const text = await runInCheckout([
+    'attention',
+    '--steps',
+    String(steps),
+    '--rounds',
+    rounds,
+    ...(threads ? ['--threads', String(threads)] : []),
+  ]);
+  const result = JSON.parse(text) as {
+    rows: (Record<string, number | string | boolean> & { system: string; ms: number; checked: boolean })[];
+  };
+  const file = textOption(values, 'html');
+  if (file !== undefined) {
+    const items = result.rows.map(({ system, ms }) => ({ name: system, value: ms, text: `${figure(ms)} ms` }));
+    const note =
+      'One sequence through a whole encoder, the same sizes and primitives for all; every system was checked against its formula.';
+    await writeAtomically(
+      file,
+      page(`Attentions at L = ${steps}`, note, section('Milliseconds', bars('Milliseconds', items))),
+    );
+  }
+  if (values.json) await writeJson(io.stdout, result);
+  else {
+    const columns = ['system', 'steps', 'ms', 'bytes', 'flops', 'parametersPerLayer', 'checked'];
+    const cells = result.rows.map((row) =>
+      columns.map((c) => (typeof row[c] === 'number' ? figure(row[c]) : String(row[c]))),
+    );
+    await write(io.stdout, formatTable(columns, cells));
+  }
+  return result.rows.every(({ checked }) => checked) ? 0 : 1;
+}
+
+async function compare(files: readonly string[], values: Values, io: Io): Promise<number> {
+  if (files.length !== 2) throw new UsageError(`compare: expected two saved runs, got ${files.length}`);
+  const [before, after] = await Promise.all(files.map(readRun));
+  if (before!.bench !== after!.bench) {
+    throw new HPformerError(
+      'ERR_HPFORMER_INPUT',
+      `compare: expected two runs of one bench, got ${before!.bench} and ${after!.bench}`,
+    );
+  }
+  const changes = compareRuns(before!, after!);
+  if (values.json) await writeJson(io.stdout, { changes });
+  else {
+    const cells = changes.map((c) => [
+      c.name,
+      figure(c.before ?? undefined),
+      figure(c.after ?? undefined),
+      c.ratio === null ? '' : c.ratio.toFixed(3),
+      c.verdict,
+    ]);
+    await write(io.stdout, formatTable(['name', 'before ms', 'after ms', 'before / after', 'verdict'], cells));
+    if (before!.machine.cpu !== after!.machine.cpu)
+      await write(io.stderr, 'hpformer bench: the two runs are from different processors\n');
+  }
+  return 0;
+}
+
+export const bench: Command = {
+  summary: 'Measures kernels, models, scaling with length, and attentions of the literature; compares saved runs.',
+  usage: `${tasks.join('|')} [arguments] [options]`,
+  positionals: { least: 1, most: 64 },
+  options: {
+    ...modelOptions,
+    steps: { type: 'string', value: 'n', help: 'model: steps L; scaling: the largest; attention: L (default 1024)' },
+    quick: { type: 'boolean', help: 'fewer and shorter repetitions' },
+    json: { type: 'boolean', help: 'the run as JSON; save it to compare' },
+    html: { type: 'string', value: 'file', help: 'also writes one self-contained page with charts' },
+  },
+  notes: [
+    '  hpformer bench kernels [name...]      unfused and fused kernels, and in a checkout C++ kernels per ISA level with ceilings',
+    '  hpformer bench model <preset|file>    latency, throughput by batch, load time, memory',
+    '  hpformer bench scaling                time and memory from L = 64 to 65,536',
+    '  hpformer bench attention              HPformer beside eleven attentions (in a checkout only)',
+    '  hpformer bench compare a.json b.json  what changed beyond noise',
+  ],
+  async run([task, ...rest], values, io) {
+    if (!tasks.includes(task as (typeof tasks)[number])) {
+      throw new UsageError(`expected ${tasks.join(', ')}, got "${task}"`);
+    }
+    if (task === 'attention') return attention(values, io);
+    if (task === 'compare') return compare(rest, values, io);
+    const options = loadOptions(values);
+    const quick = values.quick === true;
+    const steps = integerOption(values, 'steps', 1, 1 << 24);
+    if (task === 'kernels') {
+      const run = newRun('kernels', await benchKernels(rest, quick, options.threads));
+      const measured = await ceilings();
+      if (measured) run.ceilings = measured;
+      if (run.rows.length === 0) throw new UsageError(`kernels: no kernel's name contains ${rest.join(' or ')}`);
+      return report(run, values, io);
+    }
+    if (task === 'scaling') {
+      const { rows, figures } = await benchScaling(steps ?? 65536, quick, options);
+      return report({ ...newRun('scaling', rows), figures }, values, io);
+    }
+    if (rest.length !== 1) throw new UsageError('model: expected one preset or model file');
+    const { rows, figures } = await benchModel(rest[0]!, steps, quick, options);
+    return report({ ...newRun('model', rows), figures }, values, io);
+  },
+};

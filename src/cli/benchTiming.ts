@@ -1,0 +1,153 @@
+/** Timing and the saved form of `hpformer bench`. */
+import os from 'node:os';
+import { packageVersion } from './doctor';
+
+/** One measurement. Times are milliseconds of one call. */
+export interface BenchRow {
+  /** What was timed; rows of two runs with equal names are compared. */
+  name: string;
+  /** Median, and the quartiles as spread. */
+  ms: number;
+  low: number;
+  high: number;
+  repetitions: number;
+  /** The same call was compared with the reference before it was timed, and agreed. */
+  checked: boolean;
+  /** Largest error of that comparison. */
+  error?: number;
+  /** 99th percentile, where single calls were timed. */
+  p99?: number;
+  /** Operations and bytes of one call, and what of the ceiling in the same run was reached. */
+  flops?: number;
+  bytes?: number;
+  gflops?: number;
+  gbs?: number;
+  percent?: number;
+  /** Steps L and sequences B, where there are any. */
+  steps?: number;
+  batch?: number;
+  perSecond?: number;
+  isa?: string;
+}
+
+/** A run as `--json` prints it and `bench compare` reads it. */
+export interface BenchRun {
+  bench: string;
+  hpformer: string;
+  machine: { cpu: string; cores: number; node: string; platform: string };
+  rows: BenchRow[];
+  /** Ceilings measured in the same run, where the probe was at hand. */
+  ceilings?: Ceilings;
+  /** Numbers about the run as a whole (load time, peak memory, fitted exponents). */
+  figures?: Record<string, number | string>;
+}
+
+/** Machine ceilings, as `bench/native` prints them. */
+export interface Ceilings {
+  levels: { isa: string; fma1: number; fma2: number }[];
+  copy: { bytes: number; gbs1: number; gbs2: number }[];
+  amx: number;
+}
+
+/** A run's head. */
+export function newRun(bench: string, rows: BenchRow[]): BenchRun {
+  return {
+    bench,
+    hpformer: packageVersion(),
+    machine: {
+      cpu: os.cpus()[0]?.model.trim() ?? 'unknown',
+      cores: os.availableParallelism(),
+      node: process.version,
+      platform: `${process.platform}-${process.arch}`,
+    },
+    rows,
+  };
+}
+
+/** One thing to time. */
+export interface Contestant {
+  row: Omit<BenchRow, 'ms' | 'low' | 'high' | 'repetitions'>;
+  call: () => unknown;
+}
+
+const at = (sorted: readonly number[], q: number) =>
+  sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))]!;
+
+async function block(call: () => unknown, ms: number): Promise<number[]> {
+  const times: number[] = [];
+  const end = performance.now() + ms;
+  do {
+    const start = performance.now();
+    const result = call();
+    if (result instanceof Promise) await result;
+    times.push(performance.now() - start);
+  } while (performance.now() < end && times.length < 5000);
+  return times;
+}
+
+/**
+ * Times all contestants in turn, `rounds` times, each for about `blockMs` after one untimed call.
+ * @returns a row each: median, quartiles and 99th percentile over all calls.
+ */
+export async function interleaved(
+  contestants: readonly Contestant[],
+  rounds: number,
+  blockMs: number,
+): Promise<BenchRow[]> {
+  const times: number[][] = contestants.map(() => []);
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, { call }] of contestants.entries()) {
+      await block(call, 0);
+      times[i]!.push(...(await block(call, blockMs)));
+    }
+  }
+  return contestants.map(({ row }, i) => {
+    const sorted = times[i]!.sort((a, b) => a - b);
+    const ms = at(sorted, 0.5);
+    const out: BenchRow = {
+      ...row,
+      ms,
+      low: at(sorted, 0.25),
+      high: at(sorted, 0.75),
+      p99: at(sorted, 0.99),
+      repetitions: sorted.length,
+    };
+    if (row.batch !== undefined) out.perSecond = (row.batch * 1000) / ms;
+    if (row.flops !== undefined) out.gflops = row.flops / ms / 1e6;
+    if (row.bytes !== undefined) out.gbs = row.bytes / ms / 1e6;
+    return out;
+  });
+}
+
+/** Slope of the least-squares line through (ln x, ln y): the exponent of a power law. */
+export function fittedExponent(points: readonly (readonly [x: number, y: number])[]): number {
+  const logs = points.map(([x, y]) => [Math.log(x), Math.log(y)] as const);
+  const mean = (index: 0 | 1) => logs.reduce((sum, point) => sum + point[index], 0) / logs.length;
+  const [mx, my] = [mean(0), mean(1)];
+  const above = logs.reduce((sum, [x, y]) => sum + (x - mx) * (y - my), 0);
+  const below = logs.reduce((sum, [x]) => sum + (x - mx) ** 2, 0);
+  return above / below;
+}
+
+/** Largest difference of two results, in units of max(1, root mean square of the second); NaN never passes for small. */
+export function errorOf(got: ArrayLike<number>, expected: ArrayLike<number>): number {
+  let worst = got.length === expected.length ? 0 : Number.NaN;
+  let square = 0;
+  for (let i = 0; i < expected.length; i++) {
+    const gap = Math.abs(got[i]! - expected[i]!);
+    if (!(gap <= worst)) worst = gap;
+    square += expected[i]! ** 2;
+  }
+  return worst / Math.max(1, Math.sqrt(square / Math.max(1, expected.length)));
+}
+
+/** Numbers in [-1, 1) from a linear congruential generator: the same input everywhere. */
+export function uniform(count: number, seed = 12345): Float32Array {
+  const data = new Float32Array(count);
+  let state = seed;
+  for (let i = 0; i < count; i++) {
+    state = (Math.imul(1664525, state) + 1013904223) >>> 0;
+    data[i] = (state >>> 8) / 8388608 - 1;
+  }
+  return data;
+}
