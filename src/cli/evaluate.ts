@@ -75,7 +75,8 @@ export const evaluate: Command = {
         return predictLabelled(model, counted, config.head.labels, raw).finally(() => progress.end());
       };
       const predictions = await scoresOf(part);
-      const names = config.head.names ?? scoreColumns(config);
+      const named = bundle.labels.length === config.head.labels;
+      const names = config.head.names ?? (named ? bundle.labels : scoreColumns(config));
       const labels = evaluateLabels(predictions, names, { samples, seed });
       const fitting = request.method === undefined ? undefined : await scoresOf(request.fitPart);
       const studies = await finishReport(request, names, predictions, fitting, labels, [
