@@ -76,7 +76,9 @@ describe('native code', () => {
 
   test('CUDA headers stay in cuda/', () => {
     const files = outside(under('binding/', 'test/native/'), 'cuda/');
-    expect(findings(files, /#\s*include\s*[<"](cuda(_runtime\w*|_fp16|_bf16)?|mma|cooperative_groups)\.h[>"]/)).toEqual([]);
+    expect(findings(files, /#\s*include\s*[<"](cuda(_runtime\w*|_fp16|_bf16)?|mma|cooperative_groups)\.h[>"]/)).toEqual(
+      [],
+    );
   });
 
   test('nothing below the addon prints, exits or aborts', () => {
