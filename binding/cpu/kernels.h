@@ -109,7 +109,8 @@ struct Kernels {
   void (*fromLanes)(const float* lanes, int64_t ld, int64_t count, int64_t width, float* const* rows);
   // head links over the label axis, in lanes, in place: 1 sigmoid, 2 softmax
   void (*link)(int kind, float* x, int64_t labels, int64_t ld, int64_t cols);
-  // One token alone, its channels in a row, with the same bits as its lane would get. matvec: y[r] = residual[r] + activation(bias[r] + A x), same panels and bits as gemm
+  // Few tokens, channels in a row each, with the bits that their lanes would get. matvec: x [cols][ldx], c and residual
+  // [cols][ldc], same panels as gemm.
   void (*matvec)(const Gemm&);
   void (*normRow)(const NormLanes&);
 };

@@ -110,6 +110,7 @@ void embedStep(const Context& c, const Sequence& s, int64_t step, float* row) {
   g.k = c.spec.features;
   g.x = s.features + step * c.spec.features;
   g.c = row;
+  g.cols = 1;
   g.bias = c.packed.embeddingBias.data();
   if (c.spec.positions != PositionKind::none) g.residual = positionOf(c, s, step);
   c.k.matvec(g);

@@ -384,6 +384,7 @@ Status stackStep(const Context& c, const Sequence& s, int32_t step, const float*
     g.x = a;
     g.c = y;
     g.residual = x;
+    g.cols = 1;
     c.k.matvec(g);
     c.k.normRow(normOf(*normsOf(c, l, 0), y, x, d, 1, 1));
     g.a = w.feedForward.data();

@@ -21,39 +21,53 @@ struct Columns {
   float *xm, *y, *xe, *u, *px, *extra, *p;
 };
 
-// y = A x for every column: rows of `k` in, rows of `n` out, plus bias and rows added.
+// y = A [x0 ; x1] + bias + added for every column: rows of `k` (each part) in, rows of `n` out to `out`.
 void product(const Context& c, const float* panels, int64_t n, int64_t k, const float* const* x, int64_t parts,
-             const float* bias, const float* added, float* out, int64_t columns, float* const* outRows) {
+             const float* bias, const float* added, int64_t columns, float* const* out) {
   Arena& arena = Arena::local();
   Arena::Scope scope(arena);
+  Gemm g;
+  g.a = panels;
+  g.rows = n;
+  g.k = parts * k;
+  g.bias = bias;
+  constexpr int64_t kFew = 6;  // below, moving to lanes and back costs more than it saves
+  if (columns <= kFew) {
+    float* in = arena.take<float>(columns * g.k);
+    float* y = arena.take<float>(columns * n);
+    for (int64_t i = 0; i < columns; ++i)
+      for (int64_t part = 0; part < parts; ++part) std::copy_n(x[part] + i * k, k, in + i * g.k + part * k);
+    g.x = in;
+    g.ldx = g.k;
+    g.c = y;
+    g.ldc = n;
+    g.cols = columns;
+    g.residual = added;
+    c.k.matvec(g);
+    for (int64_t i = 0; i < columns; ++i) std::copy_n(y + i * n, n, out[i]);
+    return;
+  }
   const int64_t tile = c.k.tile;
-  float* in = arena.take<float>(parts * k * tile);
+  float* in = arena.take<float>(g.k * tile);
   float* result = arena.take<float>(n * tile);
   const float** from = arena.take<const float*>(tile);
-  float** to = arena.take<float*>(tile);
+  g.x = in;
+  g.ldx = g.ldc = tile;
+  g.c = result;
   for (int64_t at = 0; at < columns; at += tile) {
     const int64_t cols = std::min(tile, columns - at);
     for (int64_t part = 0; part < parts; ++part) {
       for (int64_t i = 0; i < cols; ++i) from[i] = x[part] + (at + i) * k;
       c.k.toLanes(from, cols, k, in + part * k * tile, tile);
     }
-    Gemm g;
-    g.a = panels;
-    g.rows = n;
-    g.k = parts * k;
-    g.x = in;
-    g.ldx = g.ldc = tile;
-    g.c = result;
     g.cols = cols;
-    g.bias = bias;
     if (added) {
       for (int64_t i = 0; i < cols; ++i) from[i] = added + (at + i) * n;
       c.k.toLanes(from, cols, n, result, tile);
       g.residual = result;
     }
     c.k.gemm(g);
-    for (int64_t i = 0; i < cols; ++i) to[i] = outRows ? outRows[at + i] : out + (at + i) * n;
-    c.k.fromLanes(result, tile, cols, n, to);
+    c.k.fromLanes(result, tile, cols, n, out + at);
   }
 }
 
@@ -175,6 +189,7 @@ Status tdhpAbsorbed(const Context& c, const Sequence* sequences, int64_t count, 
     float* zero = arena.take<float>(f);
     float* lengthRows = arena.take<float>(columns * f);
     float** rows = arena.take<float*>(columns);
+    float** yRows = arena.take<float*>(columns);
     auto* tables = arena.take<const LengthTables*>(group);
     std::shared_ptr<const LengthTables> held[kColumns];  // group <= kColumns: every sequence has a segment
     std::fill_n(zero, f, 0.0f);
@@ -199,7 +214,8 @@ Status tdhpAbsorbed(const Context& c, const Sequence* sequences, int64_t count, 
       }
     }
     const float* xm[] = {w.xm};
-    product(c, c.packed.gram.data(), f, f, xm, 1, nullptr, lengthRows, w.y, columns, nullptr);
+    for (int64_t i = 0; i < columns; ++i) yRows[i] = w.y + i * f;
+    product(c, c.packed.gram.data(), f, f, xm, 1, nullptr, lengthRows, columns, yRows);
     float* p = probabilities;
     for (int64_t j = 0, at = 0; j < group; ++j) {
       const Sequence& s = sequences[first + j];
@@ -224,7 +240,7 @@ Status tdhpAbsorbed(const Context& c, const Sequence* sequences, int64_t count, 
       p += own * own;
     }
     const float* both[] = {w.xe, w.px};
-    product(c, c.packed.fused.data(), d, f, both, 2, c.packed.fusionBias.data(), w.extra, nullptr, columns, rows);
+    product(c, c.packed.fused.data(), d, f, both, 2, c.packed.fusionBias.data(), w.extra, columns, rows);
     first += group;
   }
   return {};

@@ -76,11 +76,22 @@ static void keyAttentionLanes(const KeyAttentionLanes& a) {
       const vf inverse = set1(1.0f) / (counts > 0 ? sum : set1(1.0f));
       for (int64_t s = 0; s < a.segmentsMax; ++s) store(p + s * a.ld, load(p + s * a.ld) * inverse);
       float* out = a.out + g * a.width * a.ld + col;
-      for (int64_t i = 0; i < a.width; ++i) {
-        vf sumKeys{};
-        for (int64_t s = 0; s < a.segmentsMax; ++s)
-          sumKeys = fma(load(p + s * a.ld), load(keys + (s * hidden + i) * a.ld), sumKeys);
-        store(out + i * a.ld, sumKeys);
+      for (int64_t s = 0; s < a.segmentsMax; s += 4) {  // four probabilities stay in registers
+        const int64_t n = a.segmentsMax - s < 4 ? a.segmentsMax - s : 4;
+        vf w[4];
+        const float* k[4];
+        for (int64_t j = 0; j < 4; ++j) {
+          w[j] = j < n ? load(p + (s + j) * a.ld) : vf{};
+          k[j] = keys + (s + (j < n ? j : 0)) * hidden * a.ld;
+        }
+        for (int64_t i = 0; i < a.width; ++i) {
+          vf sum = s == 0 ? vf{} : load(out + i * a.ld);
+          sum = fma(w[0], load(k[0] + i * a.ld), sum);
+          if (n > 1) sum = fma(w[1], load(k[1] + i * a.ld), sum);
+          if (n > 2) sum = fma(w[2], load(k[2] + i * a.ld), sum);
+          if (n > 3) sum = fma(w[3], load(k[3] + i * a.ld), sum);
+          store(out + i * a.ld, sum);
+        }
       }
     }
   }

@@ -20,20 +20,6 @@ constexpr int64_t kTile = HPFORMER_LANES == 16 ? 48 : 24;
 // Sequences side by side when one step is read: weights stream once for all of them.
 constexpr int64_t kGroup = 48;
 
-template <int R, int V, int A>
-HP_INLINE void microEpilogue(vf (&acc)[R][V], const Gemm& g, int64_t row, int64_t col) {
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    float* c = g.c + (row + r) * g.ldc + col;
-#pragma GCC unroll 3
-    for (int v = 0; v < V; ++v) {
-      vf y = activate<A>(acc[r][v]);
-      if (g.residual) y = y + load(g.residual + (row + r) * g.ldc + col + v * W);
-      store(c + v * W, y);
-    }
-  }
-}
-
 template <int R, int V>
 HP_INLINE void micro(const float* a, const Gemm& g, int64_t row, int64_t col) {
   vf acc[R][V];
@@ -56,63 +42,66 @@ HP_INLINE void micro(const float* a, const Gemm& g, int64_t row, int64_t col) {
       for (int v = 0; v < V; ++v) acc[r][v] = fma(w, b[v], acc[r][v]);
     }
   }
-  switch (g.activation) {
-    case 1: return microEpilogue<R, V, 1>(acc, g, row, col);
-    case 2: return microEpilogue<R, V, 2>(acc, g, row, col);
-    case 3: return microEpilogue<R, V, 3>(acc, g, row, col);
-    case 4: return microEpilogue<R, V, 4>(acc, g, row, col);
-    default: return microEpilogue<R, V, 0>(acc, g, row, col);
+  const bool add = g.residual && g.activation == 0;
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const int64_t at = (row + r) * g.ldc + col;
+#pragma GCC unroll 3
+    for (int v = 0; v < V; ++v) store(g.c + at + v * W, add ? acc[r][v] + load(g.residual + at + v * W) : acc[r][v]);
   }
 }
 
+// Activation, then residual, over rows that were just written and still sit in L1. Apart from the micro-kernel, so that
+// its code exists once and not once per activation.
+template <int A>
+static void finishRows(const Gemm& g, int64_t row, int64_t rows) {
+  for (int64_t r = row; r < row + rows; ++r)
+    for (int64_t col = 0; col < g.cols; col += W) {
+      float* c = g.c + r * g.ldc + col;
+      const vf y = activate<A>(load(c));
+      store(c, g.residual ? y + load(g.residual + r * g.ldc + col) : y);
+    }
+}
+
 template <int R>
-static void microRow(const float* a, const Gemm& g, int64_t row) {
+static void microRow(const Gemm& g, int64_t row) {
+  const int64_t depth = g.packed ? g.packed : g.k;
+  const float* a = g.a + (row / kPanel) * depth * kPanel + row % kPanel;
   int64_t col = 0;
   for (; col + kVecs * W <= g.cols; col += kVecs * W) micro<R, kVecs>(a, g, row, col);
-  const int64_t rest = (g.cols - col + W - 1) / W;
-  if constexpr (kVecs == 3) {
-    if (rest == 3) micro<R, 3>(a, g, row, col);
-    else if (rest == 2) micro<R, 2>(a, g, row, col);
-    else if (rest == 1) micro<R, 1>(a, g, row, col);
-  } else {
-    if (rest == 2) micro<R, 2>(a, g, row, col);
-    else if (rest == 1) micro<R, 1>(a, g, row, col);
+  for (; col + W < g.cols; col += 2 * W) micro<R, 2>(a, g, row, col);
+  if (col < g.cols) micro<R, 1>(a, g, row, col);
+  switch (g.activation) {
+    case 1: return finishRows<1>(g, row, R);
+    case 2: return finishRows<2>(g, row, R);
+    case 3: return finishRows<3>(g, row, R);
+    case 4: return finishRows<4>(g, row, R);
+    default: return;
+  }
+}
+
+// One register of columns: eight rows, else too few chains hide the latency of the multiply-adds.
+static void microNarrow(const Gemm& g, int64_t row) {
+  const int64_t depth = g.packed ? g.packed : g.k;
+  micro<8, 1>(g.a + (row / kPanel) * depth * kPanel + row % kPanel, g, row, 0);
+  switch (g.activation) {
+    case 1: return finishRows<1>(g, row, 8);
+    case 2: return finishRows<2>(g, row, 8);
+    case 3: return finishRows<3>(g, row, 8);
+    case 4: return finishRows<4>(g, row, 8);
+    default: return;
   }
 }
 
 static void gemm(const Gemm& g) {
-  const int64_t depth = g.packed ? g.packed : g.k;
-  if (kRows < 8 && g.cols <= W && g.rows >= 8) {  // one register of columns: more rows hide the latency of the chains
-    int64_t row = 0;
-    for (; row + 8 <= g.rows; row += 8) micro<8, 1>(g.a + (row / kPanel) * depth * kPanel, g, row, 0);
-    Gemm rest = g;
-    if (row == g.rows) return;
-    rest.a = g.a + (row / kPanel) * depth * kPanel;
-    rest.c = g.c + row * g.ldc;
-    if (g.residual) rest.residual = g.residual + row * g.ldc;
-    if (g.bias) rest.bias = g.bias + row;
-    rest.rows = g.rows - row;
-    return gemm(rest);
-  }
-  for (int64_t row = 0; row < g.rows; row += kRows) {
-    const float* a = g.a + (row / kPanel) * depth * kPanel + row % kPanel;
-    switch (g.rows - row) {
-      case 1: microRow<1>(a, g, row); break;
-      case 2: microRow<2>(a, g, row); break;
-      case 3: microRow<3>(a, g, row); break;
-      default:
-        if constexpr (kRows == 8) {
-          switch (g.rows - row) {
-            case 4: microRow<4>(a, g, row); return;
-            case 5: microRow<5>(a, g, row); return;
-            case 6: microRow<6>(a, g, row); return;
-            case 7: microRow<7>(a, g, row); return;
-            default: break;
-          }
-        }
-        microRow<kRows>(a, g, row);
-    }
-  }
+  int64_t row = 0;
+  if (g.cols <= W)
+    for (; row + 8 <= g.rows; row += 8) microNarrow(g, row);
+  for (; row + kRows <= g.rows; row += kRows) microRow<kRows>(g, row);
+  if constexpr (kRows == 8)
+    for (; row + 4 <= g.rows; row += 4) microRow<4>(g, row);
+  for (; row + 2 <= g.rows; row += 2) microRow<2>(g, row);
+  if (row < g.rows) microRow<1>(g, row);
 }
 
 // Rows across the register: kPanel rows at once, several panels in flight to hide the latency of the chains over k.
@@ -133,50 +122,63 @@ HP_INLINE vp fmaPanel(float w, vp x, vp c) {
 #endif
 }
 
-template <int P>
-static void matvecPanels(const Gemm& g, int64_t row) {
-  vp acc[P];
-#pragma GCC unroll 8
-  for (int p = 0; p < P; ++p) {
-    acc[p] = vp{};
-    if (g.bias)
-      for (int64_t i = 0; i < kPanel && row + p * kPanel + i < g.rows; ++i) acc[p][i] = g.bias[row + p * kPanel + i];
-  }
-  const int64_t depth = g.packed ? g.packed : g.k;
-  const float* a = g.a + (row / kPanel) * depth * kPanel;
-  for (int64_t k = 0; k < g.k; ++k) {
-    const float x = g.x[k];
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p)
-      acc[p] = fmaPanel(x, *reinterpret_cast<const vpu*>(a + (p * depth + k) * kPanel), acc[p]);
-  }
-  for (int p = 0; p < P; ++p) {
-    const int64_t n = g.rows - row - p * kPanel < kPanel ? g.rows - row - p * kPanel : kPanel;
-    float y[kPanel];
-    __builtin_memcpy(y, &acc[p], sizeof y);
-    for (int64_t i = 0; i < kPanel; i += W) {
-      vf v = load(y + i);
-      switch (g.activation) {
-        case 1: v = activate<1>(v); break;
-        case 2: v = activate<2>(v); break;
-        case 3: v = activate<3>(v); break;
-        case 4: v = activate<4>(v); break;
-        default: break;
-      }
-      store(y + i, v);
-    }
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t r = row + p * kPanel + i;
-      g.c[r] = g.residual ? y[i] + g.residual[r] : y[i];
-    }
+HP_INLINE vf activateBy(int activation, vf v) {
+  switch (activation) {
+    case 1: return activate<1>(v);
+    case 2: return activate<2>(v);
+    case 3: return activate<3>(v);
+    case 4: return activate<4>(v);
+    default: return v;
   }
 }
 
+template <int P, int C>
+static void matvecPanels(const Gemm& g, int64_t row, int64_t col) {
+  vp acc[P][C];
+#pragma GCC unroll 8
+  for (int p = 0; p < P; ++p) {
+    vp start{};
+    if (g.bias)
+      for (int64_t i = 0; i < kPanel && row + p * kPanel + i < g.rows; ++i) start[i] = g.bias[row + p * kPanel + i];
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c) acc[p][c] = start;
+  }
+  const int64_t depth = g.packed ? g.packed : g.k;
+  const float* a = g.a + (row / kPanel) * depth * kPanel;
+  const float* x = g.x + col * g.ldx;
+  for (int64_t k = 0; k < g.k; ++k) {
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) {
+      const vp w = *reinterpret_cast<const vpu*>(a + (p * depth + k) * kPanel);
+#pragma GCC unroll 4
+      for (int c = 0; c < C; ++c) acc[p][c] = fmaPanel(x[c * g.ldx + k], w, acc[p][c]);
+    }
+  }
+  for (int c = 0; c < C; ++c)
+    for (int p = 0; p < P; ++p) {
+      const int64_t first = row + p * kPanel, n = g.rows - first < kPanel ? g.rows - first : kPanel;
+      float y[kPanel];
+      __builtin_memcpy(y, &acc[p][c], sizeof y);
+      for (int64_t i = 0; i < kPanel; i += W) store(y + i, activateBy(g.activation, load(y + i)));
+      const int64_t at = (col + c) * g.ldc + first;
+      for (int64_t i = 0; i < n; ++i) g.c[at + i] = g.residual ? y[i] + g.residual[at + i] : y[i];
+    }
+}
+
+template <int C>
+static void matvecColumns(const Gemm& g, int64_t col) {
+  constexpr int64_t kMany = 8 / C, kFew = C == 1 ? 4 : 1;  // eight chains
+  const int64_t panels = (g.rows + kPanel - 1) / kPanel;
+  int64_t p = 0;
+  for (; p + kMany <= panels; p += kMany) matvecPanels<kMany, C>(g, p * kPanel, col);
+  for (; p + kFew <= panels; p += kFew) matvecPanels<kFew, C>(g, p * kPanel, col);
+  for (; p < panels; ++p) matvecPanels<1, C>(g, p * kPanel, col);
+}
+
 static void matvec(const Gemm& g) {
-  int64_t row = 0;
-  for (; row + 8 * kPanel <= g.rows + kPanel - 1; row += 8 * kPanel) matvecPanels<8>(g, row);
-  for (; row + 4 * kPanel <= g.rows + kPanel - 1; row += 4 * kPanel) matvecPanels<4>(g, row);
-  for (; row < g.rows; row += kPanel) matvecPanels<1>(g, row);
+  int64_t col = 0;
+  for (; col + 4 <= g.cols; col += 4) matvecColumns<4>(g, col);
+  for (; col < g.cols; ++col) matvecColumns<1>(g, col);
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ HP_INLINE void normLanes(const NormLanes& n, int64_t col) {
   float* y = n.y + col;
   const vf inverse = set1(1.0f / static_cast<float>(n.channels));
   vf mean[V], scale[V];
-  for (int v = 0; v < V; ++v) mean[v] = vf{};
+  for (int v = 0; v < V; ++v) mean[v] = scale[v] = vf{};
   if (n.form == NormForm::layernorm) {
     laneChains<V, false>(x, n.ld, n.channels, mean, scale);
     for (int v = 0; v < V; ++v) mean[v] = scale[v] * inverse;
