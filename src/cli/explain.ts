@@ -22,7 +22,11 @@ export const explain: Command = {
     ...modelOptions,
     json: { type: 'boolean', help: 'explanations as JSON on standard output' },
   },
-  notes: [attentionNotice, '', '  hpformer explain bundle.safetensors 10001_episode1_timeseries.csv --out why'],
+  notes: [
+    ...attentionNotice.split(/(?<=;) /),
+    '',
+    '  hpformer explain bundle.safetensors 10001_episode1_timeseries.csv --out why',
+  ],
   async run([source, ...inputs], values, io) {
     const out = textOption(values, 'out');
     const hour = integerOption(values, 'hour', 1, 1_000_000);
