@@ -29,6 +29,13 @@ struct [[nodiscard]] Status {
 
   Status() = default;
   Status(StatusCode c, std::string m) : code(c), message(std::move(m)) {}
+  // Reports of exhausted memory are literals: when there is none for the text either, the code alone goes up.
+  Status(StatusCode c, const char* m) noexcept : code(c) {
+    try {
+      message = m;
+    } catch (...) {
+    }
+  }
   bool ok() const { return code == StatusCode::ok; }
 };
 
