@@ -110,7 +110,8 @@ describe('TypeScript', () => {
   test('src needs no package but those it declares, and never the network', () => {
     const files = under('src/');
     expect(findings(outside(files, 'src/cli/'), /['"](node:)?(https?|net|tls|dgram|http2)['"]|\bfetch\(/)).toEqual([]);
-    const allowed = Object.keys((JSON.parse(read('package.json')) as { dependencies: object }).dependencies);
+    const manifest = JSON.parse(read('package.json')) as Record<string, Record<string, string>>;
+    const allowed = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies });
     const imports = files.flatMap((file) => [...read(file).matchAll(/(?:from|require\(|import\()\s*'([^'.][^']*)'/g)]);
     const names = new Set(imports.map((match) => match[1]!).filter((name) => !name.startsWith('node:')));
     expect([...names].filter((name) => !allowed.includes(name))).toEqual([]);
