@@ -80,8 +80,8 @@ PackedNorm Packed::norm(const NormWeights& source, bool fold) {
 }
 
 Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision precision)
-    : spec(s), precision_(precision), panel_(kernels().panel) {
-  const Weights& w = *shared;
+    : spec(s), weights(std::move(shared)), precision_(precision), panel_(kernels().panel) {
+  const Weights& w = *weights;
   const int64_t d = spec.hidden, f = spec.features;
   const double scale = inputScale(spec);
   Vector scaled = w.embedding;
@@ -140,7 +140,7 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision p
     gram = panels(g.data(), f, f);
     fused = panels(fw.data(), d, 2 * f);
   }
-  tables = std::make_unique<Tables>(spec, std::move(shared), absorbs);
+  tables = std::make_unique<Tables>(spec, weights, absorbs);
 }
 
 std::shared_ptr<const Packed> Packed::get(const Spec& spec, std::shared_ptr<const Weights> weights, const std::string& key,

@@ -57,6 +57,7 @@ class Packed {
   Packed(const Spec& spec, std::shared_ptr<const Weights> weights, Precision precision);
 
   Spec spec;
+  std::shared_ptr<const Weights> weights;  // the exact values, for tables that depend on positions and lengths
   Floats embedding;       // features: panels [hidden x F]; tokens: rows [vocabulary][hidden]; scalar: [hidden]. Input scale included
   Floats embeddingBias;   // input scale included
   PackedNorm embeddingNorm;

@@ -1,6 +1,7 @@
 // Embedding: features, tokens or scalars, plus positions, the embedding norm and zeroed padding rows.
 #include <algorithm>
 
+#include "binding/contract/positions.h"
 #include "context.h"
 
 namespace hpformer::cpu {
@@ -40,7 +41,13 @@ void embedRow(const Context& c, const Sequence& s, int64_t t, float* row) {
     return;
   }
   if (s.tokens) {
-    std::copy_n(c.packed.embedding.data() + s.tokens[t] * d, d, row);
+    if (c.plan.tokenTables) {
+      std::copy_n(c.packed.embedding.data() + s.tokens[t] * d, d, row);
+    } else {  // the input scale once per position instead of once per vocabulary entry
+      const double* weight = c.packed.weights->embedding.data() + s.tokens[t] * d;
+      const float scale = static_cast<float>(inputScale(c.spec));
+      for (int64_t i = 0; i < d; ++i) row[i] = static_cast<float>(weight[i]) * scale;
+    }
   } else {
     std::copy_n(c.packed.embeddingBias.data(), d, row);
     c.k.axpy(s.values[t], c.packed.embedding.data(), row, d);
