@@ -334,7 +334,7 @@ Status runKernel(const KernelCall<Real>& call) {
   } catch (const Refusal& refusal) {
     return refusal.status;
   } catch (const std::bad_alloc&) {
-    return {StatusCode::memory, call.name + ": its buffers could not be allocated"};
+    return {StatusCode::memory, "its buffers could not be allocated"};
   } catch (const std::exception& error) {
     return {StatusCode::internal, error.what()};
   }
