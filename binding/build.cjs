@@ -55,6 +55,7 @@ function build({ debug = false, because = '' } = {}) {
     `-DCMAKE_BUILD_TYPE=${config}`,
     `-DHPFORMER_OUTPUT_DIRECTORY=${path.join(folder, config)}`,
     `-DHPFORMER_TESTS=${tests ? 'ON' : 'OFF'}`,
+    `-DHPFORMER_CUDA_ARCHITECTURES=${process.env.HPFORMER_CUDA_ARCHITECTURES ?? 'developer'}`,
   ];
   for (const name of ['CMAKE_TOOLCHAIN_FILE', 'HPFORMER_CUDA']) {
     if (process.env[name]) definitions.push(`-D${name}=${process.env[name]}`);

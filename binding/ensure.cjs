@@ -80,7 +80,8 @@ function dependencies() {
 
 /** The addon, and with `tests` the native test programs beside it. */
 function native({ tests = false } = {}) {
-  const settings = [process.env.HPFORMER_CUDA, process.env.CMAKE_TOOLCHAIN_FILE, process.platform, process.arch];
+  const names = ['HPFORMER_CUDA', 'HPFORMER_CUDA_ARCHITECTURES', 'CMAKE_TOOLCHAIN_FILE'];
+  const settings = [process.platform, process.arch, ...names.map((name) => process.env[name])];
   const sources = ['CMakeLists.txt', 'binding', 'cuda'];
   const build = (withTests) => () =>
     run(process.execPath, [path.join(__dirname, 'build.cjs')], { HPFORMER_TESTS: withTests ? 'ON' : 'OFF' });

@@ -23,6 +23,8 @@ function prebuilds(folder, builder, done) {
 
 module.exports = { prebuilds };
 if (require.main === module) {
+  // A release carries machine code for every known device; a build for oneself only what the driver can translate.
+  process.env.HPFORMER_CUDA_ARCHITECTURES ??= 'all';
   prebuilds(path.join(__dirname, '..'), `"${process.execPath}" binding/build.cjs`, (error) => {
     if (error) {
       console.error(`hpformer: ${error.message}`);
