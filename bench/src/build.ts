@@ -1,6 +1,7 @@
 /** Builds and runs the native parts of bench/ with CMake; everything but the program's own output goes to stderr. */
 import { type SpawnSyncReturns, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { root } from './package';
 
@@ -10,7 +11,7 @@ export function program(folder: 'native' | 'peers', name: string): string {
   const build = join(source, 'build');
   const steps = [
     ...(existsSync(join(build, 'CMakeCache.txt')) ? [] : [['-S', source, '-B', build]]),
-    ['--build', build, '--parallel', '--target', name],
+    ['--build', build, '--parallel', String(availableParallelism()), '--target', name],
   ];
   for (const args of steps) {
     const { error, status } = spawnSync('cmake', args, { stdio: ['ignore', 2, 2] });
