@@ -34,30 +34,42 @@ else()
   set(HPFORMER_CUDA_CODE -lineinfo -gencode arch=compute_80,code=compute_80 -gencode arch=compute_90,code=compute_90)
 endif()
 
-set(HPFORMER_FATBIN ${CMAKE_CURRENT_BINARY_DIR}/hpformer.fatbin)
-# -fmad=false: multiply-adds only where the source writes them, so that bits do not depend on what was inlined where.
-add_custom_command(
-  OUTPUT ${HPFORMER_FATBIN}
-  COMMAND ${HPFORMER_NVCC} -std=c++17 -O3 -fmad=false --threads 0 ${HPFORMER_CUDA_CODE} -MD -MF ${HPFORMER_FATBIN}.d
-          -MT ${HPFORMER_FATBIN} -fatbin ${HPFORMER_CUDA_DIR}/kernels/kernels.cu -o ${HPFORMER_FATBIN}
-  DEPENDS ${HPFORMER_CUDA_DIR}/kernels/kernels.cu
-  DEPFILE ${HPFORMER_FATBIN}.d
-  COMMENT "CUDA kernels (${HPFORMER_CUDA_ARCHITECTURES})" VERBATIM)
+# One fatbin per module: the kernels of every shape, and the fused ones by width and precision. Small modules compile side by
+# side and load only when a model needs them. -fmad=false: multiply-adds only where the source writes them, so that bits do
+# not depend on what was inlined where.
+function(hpformer_fatbin name source)
+  set(fatbin ${CMAKE_CURRENT_BINARY_DIR}/hpformer_${name}.fatbin)
+  add_custom_command(
+    OUTPUT ${fatbin}
+    COMMAND ${HPFORMER_NVCC} -std=c++17 -O3 -fmad=false ${HPFORMER_CUDA_CODE} ${ARGN} -MD -MF ${fatbin}.d -MT ${fatbin}
+            -fatbin ${HPFORMER_CUDA_DIR}/kernels/${source} -o ${fatbin}
+    DEPENDS ${HPFORMER_CUDA_DIR}/kernels/${source}
+    DEPFILE ${fatbin}.d
+    COMMENT "CUDA kernels ${name} (${HPFORMER_CUDA_ARCHITECTURES})" VERBATIM)
+  set(HPFORMER_FATBINS ${HPFORMER_FATBINS} ${fatbin} PARENT_SCOPE)
+  # The assembler includes the file as bytes: quick for megabytes, and no CUDA tool takes part in linking.
+  set(HPFORMER_FATBIN_TEXT "${HPFORMER_FATBIN_TEXT}
+  .balign 16
+  .globl hpformer_fatbin_${name}
+  .hidden hpformer_fatbin_${name}
+hpformer_fatbin_${name}:
+  .incbin \"${fatbin}\"" PARENT_SCOPE)
+endfunction()
 
-# The assembler includes the file as bytes: quick for megabytes, and no CUDA tool takes part in linking.
+set(HPFORMER_FATBINS "")
+set(HPFORMER_FATBIN_TEXT "  .section .rodata")
+hpformer_fatbin(common common.cu)
+foreach(hidden 64 96 128 160 192 256)  # modules.h has the same list
+  hpformer_fatbin(${hidden}_f32 fused.cu -DHPFORMER_HIDDEN=${hidden} -DHPFORMER_BF16=0)
+  hpformer_fatbin(${hidden}_bf16 fused.cu -DHPFORMER_HIDDEN=${hidden} -DHPFORMER_BF16=1)
+endforeach()
+
 enable_language(ASM)
-set(HPFORMER_FATBIN_SOURCE ${CMAKE_CURRENT_BINARY_DIR}/fatbin.S)
-file(CONFIGURE OUTPUT ${HPFORMER_FATBIN_SOURCE} @ONLY CONTENT [[
-  .section .rodata
-  .balign 16
-  .globl hpformer_fatbin
-  .hidden hpformer_fatbin
-hpformer_fatbin:
-  .incbin "@HPFORMER_FATBIN@"
-  .balign 16
-  .section .note.GNU-stack,"",%progbits
-]])
-set_source_files_properties(${HPFORMER_FATBIN_SOURCE} PROPERTIES LANGUAGE ASM OBJECT_DEPENDS ${HPFORMER_FATBIN})
+set(HPFORMER_FATBIN_SOURCE ${CMAKE_CURRENT_BINARY_DIR}/hpformer_fatbins.S)
+file(CONFIGURE OUTPUT ${HPFORMER_FATBIN_SOURCE} @ONLY CONTENT "@HPFORMER_FATBIN_TEXT@
+  .section .note.GNU-stack,\"\",%progbits
+")
+set_source_files_properties(${HPFORMER_FATBIN_SOURCE} PROPERTIES LANGUAGE ASM OBJECT_DEPENDS "${HPFORMER_FATBINS}")
 file(GLOB HPFORMER_CUDA_SOURCES CONFIGURE_DEPENDS ${HPFORMER_CUDA_DIR}/*.cc)
 list(REMOVE_ITEM HPFORMER_CUDA_SOURCES ${HPFORMER_CUDA_DIR}/absent.cc)
 target_sources(hpformer_core PRIVATE ${HPFORMER_CUDA_SOURCES} ${HPFORMER_FATBIN_SOURCE})

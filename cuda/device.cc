@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-extern "C" const unsigned char hpformer_fatbin[];
+#include "modules.h"
 
 namespace hpformer::cuda {
 namespace {
@@ -112,10 +112,6 @@ Status Device::open() {
   }
   Current current(*this);
   if (!current.status().ok()) return current.status();
-  if (Status s = check(driver_.moduleLoadData(&module_, hpformer_fatbin), "cuModuleLoadData"); !s.ok()) {
-    module_ = nullptr;
-    return s;
-  }
   return addLane();
 }
 
@@ -124,7 +120,9 @@ Device::~Device() {
   {
     Current current(*this);
     for (auto& lane : lanes_) destroy(*lane);
-    if (module_ && current.status().ok()) (void)driver_.moduleUnload(module_);
+    for (const auto& [name, module] : modules_) {
+      if (current.status().ok()) (void)driver_.moduleUnload(module);
+    }
   }
   (void)driver_.primaryRelease(device_);
 }
@@ -151,7 +149,9 @@ Status Device::function(const std::string& name, size_t sharedBytes, CUfunction*
   Function& f = functions_[name];
   if (!f.handle) {
     const std::string symbol = "hpformer_" + name;
-    if (Status s = check(driver_.moduleGetFunction(&f.handle, module_, symbol.c_str()), "cuModuleGetFunction"); !s.ok()) {
+    CUmodule module = nullptr;
+    if (Status s = load(moduleOf(name), &module); !s.ok()) return s;
+    if (Status s = check(driver_.moduleGetFunction(&f.handle, module, symbol.c_str()), "cuModuleGetFunction"); !s.ok()) {
       f.handle = nullptr;
       return s;
     }
@@ -162,6 +162,19 @@ Status Device::function(const std::string& name, size_t sharedBytes, CUfunction*
     f.shared = sharedBytes;
   }
   *out = f.handle;
+  return {};
+}
+
+Status Device::load(const std::string& name, CUmodule* out) {
+  auto known = modules_.find(name);
+  if (known == modules_.end()) {
+    const void* fatbin = fatbinOf(name);
+    if (!fatbin) return {StatusCode::internal, "no CUDA module " + name};
+    CUmodule module = nullptr;
+    if (Status s = check(driver_.moduleLoadData(&module, fatbin), "cuModuleLoadData"); !s.ok()) return s;
+    known = modules_.emplace(name, module).first;
+  }
+  *out = known->second;
   return {};
 }
 

@@ -91,6 +91,7 @@ class Device : public std::enable_shared_from_this<Device> {
  private:
   Device(const Driver& driver, int ordinal) : driver_(driver), ordinal_(ordinal) {}
   Status open();
+  Status load(const std::string& module, CUmodule* out);
   Status addLane();
   void destroy(Lane& lane);
   void dropGraphs(Lane& lane);
@@ -105,7 +106,7 @@ class Device : public std::enable_shared_from_this<Device> {
   const int ordinal_;
   CUdevice device_ = 0;
   CUcontext context_ = nullptr;
-  CUmodule module_ = nullptr;
+  std::map<std::string, CUmodule> modules_;
   int multiprocessors_ = 1;
   size_t sharedLimit_ = 0;
   bool pools_ = false;

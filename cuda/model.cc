@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "binding/contract/positions.h"
+#include "modules.h"
 
 namespace hpformer::cuda {
 namespace {
@@ -169,11 +170,9 @@ Status DeviceModel::pack(const Weights& w) {
 }
 
 void DeviceModel::packFused(const Weights& w, Packer* packer) {
-  constexpr int64_t kHiddens[] = {64, 96, 128, 160, 192, 256};  // kernels/tdhp.cuh, kernels/stack.cuh
   const int64_t d = spec_.hidden;
   const bool features = spec_.embedding == EmbeddingKind::features;
-  fusable = std::find(std::begin(kHiddens), std::end(kHiddens), d) != std::end(kHiddens) &&
-            head.size() <= static_cast<size_t>(kMaxHeadLayers) && !(features && spec_.features > 128);
+  fusable = hasFusedWidth(d) && head.size() <= static_cast<size_t>(kMaxHeadLayers) && !(features && spec_.features > 128);
   if (!fusable) return;
   const bool half = precision_ == Precision::bfloat16;
   if (features) embedTransposed = packer->transposed(w.embedding, d, spec_.features, inputScale(spec_));

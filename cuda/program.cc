@@ -61,6 +61,12 @@ Status Program::enqueue(Device& device, Lane& lane) {
 
 Status Program::capture(Device& device, Lane& lane, CUgraphExec* out) {
   const Driver& d = device.driver();
+  // Modules are loaded before: that is not allowed while a stream is captured.
+  for (const Step& step : steps_) {
+    CUfunction function = nullptr;
+    if (step.kernel.empty()) continue;
+    if (Status s = device.function(step.kernel, step.shared, &function); !s.ok()) return s;
+  }
   if (Status s = device.check(d.beginCapture(lane.stream, kCaptureThreadLocal), "cuStreamBeginCapture"); !s.ok()) return s;
   Status status = enqueue(device, lane);
   // Capture must be ended whatever happened, or the stream stays unusable.

@@ -465,27 +465,4 @@ class Stack {
   }
 };
 
-// The explicit minimum of one block lets ptxas use up to 255 registers: 8 warps on a multiprocessor are enough here, spills are not.
-#define HPFORMER_STACK(hidden, name, bf16, tiles)                                                                  \
-  HPFORMER_KERNEL((256, 1), stack_##hidden##_##name##_##tiles)                   \
-  (const __grid_constant__ StackParams p) {                                                                        \
-    extern __shared__ __align__(128) char shared[];                                                                \
-    Stack<hidden, bf16, tiles>(p, shared).run();                                                                   \
-  }
-#define HPFORMER_STACKS(hidden)           \
-  HPFORMER_STACK(hidden, bf16, true, 1)   \
-  HPFORMER_STACK(hidden, bf16, true, 2)   \
-  HPFORMER_STACK(hidden, f32, false, 1)   \
-  HPFORMER_STACK(hidden, f32, false, 2)
-#ifdef HPFORMER_ONLY_128
-HPFORMER_STACKS(128)
-#else
-HPFORMER_STACKS(64)
-HPFORMER_STACKS(96)
-HPFORMER_STACKS(128)
-HPFORMER_STACKS(160)
-HPFORMER_STACKS(192)
-HPFORMER_STACKS(256)
-#endif
-
 }  // namespace hpformer::cuda

@@ -445,13 +445,4 @@ __device__ void tdhpKernel(const TdhpParams& p) {
   writeKeys<kHidden>(p, blockIdx.x, shared);
 }
 
-#define HPFORMER_TDHP(hidden) \
-  HPFORMER_KERNEL((256), tdhp_##hidden)(const __grid_constant__ TdhpParams p) { tdhpKernel<hidden>(p); }
-HPFORMER_TDHP(64)
-HPFORMER_TDHP(96)
-HPFORMER_TDHP(128)
-HPFORMER_TDHP(160)
-HPFORMER_TDHP(192)
-HPFORMER_TDHP(256)
-
 }  // namespace hpformer::cuda
