@@ -89,7 +89,8 @@ struct Tokens {
 // All listed tokens of one sequence. pooled (may be null) receives sum of weight * row; logits rows go out when the readout is 'steps'.
 Status stackSequence(const Context& c, const Sequence& s, const float* keys, const Tokens& tokens,
                      const float* weights, float* pooled, const Request<float>* stepsHead, int threads);
-// One token of each of `count` <= tile sequences side by side.
+// One token of each of `count` <= group sequences side by side; fewer than kAlone are faster one by one.
+inline constexpr int64_t kAlone = 4;
 Status stackSteps(const Context& c, const Sequence* sequences, int64_t count, const int32_t* steps,
                   const float* const* keys, float* const* pooled);
 

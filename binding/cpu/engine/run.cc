@@ -84,11 +84,27 @@ class Run {
     }
   }
 
+  // Sequences side by side: few enough to keep all threads busy to the end, many enough to share the weights' traffic.
+  int64_t groupSize() const {
+    constexpr int64_t kTraffic = 3;  // streaming the weights once costs about as much as so many sequences
+    int64_t best = 1, least = INT64_MAX;
+    const auto consider = [&](int64_t size) {
+      const int64_t groups = (r_.batch + size - 1) / size, rounds = (groups + c_.threads - 1) / c_.threads;
+      const int64_t together = std::min(size, r_.batch);
+      const int64_t cost = rounds * (together < kAlone ? together * (1 + kTraffic) : together + kTraffic);
+      if (cost > least) return;
+      least = cost;
+      best = size;
+    };
+    for (int64_t size = 1; size < kAlone; ++size) consider(size);
+    for (int64_t size = roundUp(kAlone, c_.k.width); size <= c_.k.group; size += c_.k.width) consider(size);
+    return best;
+  }
+
   // One step of every sequence: sequences side by side.
   Status steps(const Feed<float>& feed, const SequenceOutputs<float>& out, float* rows) {
-    const int64_t d = c_.spec.hidden, width = c_.k.width;
-    const int64_t even = (r_.batch + c_.threads - 1) / c_.threads;
-    const int64_t group = std::min(c_.k.group, roundUp(even, width));
+    const int64_t d = c_.spec.hidden;
+    const int64_t group = groupSize();
     return share((r_.batch + group - 1) / group, c_.threads, [&](int64_t i) -> Status {
       Arena& arena = Arena::local();
       Arena::Scope scope(arena);

@@ -403,7 +403,6 @@ Status stackStep(const Context& c, const Sequence& s, int32_t step, const float*
 
 Status stackSteps(const Context& c, const Sequence* sequences, int64_t count, const int32_t* steps,
                   const float* const* keys, float* const* pooled) {
-  constexpr int64_t kAlone = 4;  // fewer sequences than this are faster one by one
   if (count < kAlone) {
     for (int64_t j = 0; j < count; ++j)
       if (Status status = stackStep(c, sequences[j], steps[j], keys[j], pooled[j]); !status.ok()) return status;
