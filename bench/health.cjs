@@ -54,7 +54,7 @@ async function model() {
   made.dispose();
 }
 
-(async () => {
+void (async () => {
   console.log(
     `${count} stays of 48 h, mortality model of ${values.layers} layers, ${os.cpus()[0].model}, ${os.availableParallelism()} cores, load ${os.loadavg()[0].toFixed(1)}`,
   );
