@@ -210,7 +210,7 @@ export const bench: Command = {
     html: { type: 'string', value: 'file', help: 'also writes one self-contained page with charts' },
   },
   notes: [
-    '  hpformer bench kernels [name...]      unfused and fused kernels, and in a checkout C++ kernels per ISA level with ceilings',
+    '  hpformer bench kernels [name...]      unfused and fused kernels; in a checkout also C++ kernels per ISA level',
     '  hpformer bench model <preset|file>    latency, throughput by batch, load time, memory',
     '  hpformer bench scaling                time and memory from L = 64 to 65,536',
     '  hpformer bench attention              HPformer beside eleven attentions (in a checkout only)',

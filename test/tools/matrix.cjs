@@ -9,6 +9,9 @@ const stage = require('../package/stage.cjs');
 
 const { root } = stage;
 const only = process.argv.find((argument) => argument.startsWith('--only='))?.slice('--only='.length);
+// node-gyp wants Node's headers, though this build does not use them: those beside this node, else it downloads them.
+const prefix = path.join(path.dirname(fs.realpathSync(process.execPath)), '..');
+const headers = fs.existsSync(path.join(prefix, 'include', 'node', 'node.h')) ? prefix : undefined;
 const work = fs.mkdtempSync(path.join(os.tmpdir(), 'hpformer-matrix-'));
 const rows = [];
 
@@ -16,10 +19,10 @@ class Skip extends Error {}
 
 function run(command, args, options = {}) {
   const env = stage.cleanEnvironment(options.env);
-  const result = spawnSync(command, args, { encoding: 'utf8', ...options, env });
+  const result = spawnSync(command, args, { encoding: 'utf8', maxBuffer: 1 << 28, ...options, env });
   if (result.error) throw result.error;
   if (result.status !== 0)
-    throw new Error(`${command} ${args.join(' ')}: ${result.stdout}${result.stderr}`.slice(0, 2000));
+    throw new Error(`${command} ${args.join(' ')}: ${result.stdout}${result.stderr}`.slice(-3000));
   return result.stdout.trim();
 }
 
@@ -35,7 +38,7 @@ function entry(name, body) {
     row = { name, result: 'works', detail: body() };
   } catch (error) {
     const skipped = error instanceof Skip;
-    row = { name, result: skipped ? 'skipped' : 'FAILED', detail: error.message.replaceAll('\n', ' ').slice(0, 300) };
+    row = { name, result: skipped ? 'skipped' : 'FAILED', detail: error.message.replaceAll('\n', ' ').slice(-300) };
     if (!skipped) console.error(error.message);
   }
   rows.push(row);
@@ -146,14 +149,14 @@ async function main() {
       .join(', ');
   });
   for (const [name, script, args] of [
-    ['cmake-js rebuild', 'cmake-js/bin/cmake-js', ['rebuild']],
+    ['cmake-js rebuild', 'cmake-js/bin/cmake-js', ['rebuild', '--CDHPFORMER_CUDA=OFF']],
     ['node-gyp rebuild -C binding', 'node-gyp/bin/node-gyp.js', ['rebuild', '-C', 'binding']],
   ]) {
     entry(name, () => {
       const folder = stage.unpack(path.join(work, name.split(' ')[0]));
       fs.symlinkSync(path.join(root, 'node_modules'), path.join(folder, 'node_modules'));
       const program = path.join(root, 'node_modules', script);
-      const env = { HPFORMER_CUDA: 'OFF', npm_config_nodedir: process.env.npm_config_nodedir };
+      const env = { HPFORMER_CUDA: 'OFF', npm_config_nodedir: headers };
       run(process.execPath, [program, ...args], { cwd: folder, env });
       const load = `console.log(require(${JSON.stringify(folder)}).devices().find((device) => device.id === 'cpu').level)`;
       if (!fs.existsSync(path.join(folder, 'build', 'Release', 'hpformer.node'))) throw new Error('no addon was made');
