@@ -29,7 +29,7 @@ export interface DiscretizeOptions {
   /** Append one 0/1 column a variable: read in this bin or not. Default true. */
   masks?: boolean;
   /** End of the stay in hours (as in the file, also with start `relative`). Default: the last time. */
-  end?: number;
+  end?: number | null;
   /** A category text that is not in the list: an error (default), or skipped and counted. */
   unknown?: 'error' | 'skip';
   /** Name of the input in error messages; default `episode`. */
@@ -80,7 +80,8 @@ export interface CheckedOptions {
   file: string;
 }
 
-const optionNames = new Set(['step', 'fill', 'start', 'masks', 'end', 'unknown', 'file']);
+// `compat` belongs to extraction and labels; here it is taken and changes nothing.
+const optionNames = new Set(['step', 'fill', 'start', 'masks', 'end', 'unknown', 'file', 'compat']);
 
 /** Checks discretiser options. @throws HPformerError `ERR_HPFORMER_RANGE`. */
 export function checkDiscretizeOptions(options: DiscretizeOptions): CheckedOptions {
@@ -89,7 +90,8 @@ export function checkDiscretizeOptions(options: DiscretizeOptions): CheckedOptio
       throw wrongOption('options', `only ${[...optionNames].join(', ')}`, name);
     }
   }
-  const { step = 1, start = 'zero', masks = true, end, unknown = 'error', file = 'episode' } = options;
+  const { step = 1, start = 'zero', masks = true, unknown = 'error', file = 'episode' } = options;
+  const end = options.end ?? undefined;
   // The reference spells one strategy "normal_value"; configurations carry that name.
   const given: string = options.fill ?? 'previous';
   const fill = (given === 'normal_value' ? 'normal' : given) as Fill;

@@ -139,6 +139,15 @@ describe('discretize', () => {
     ).toEqual([48, 76]);
   });
 
+  test('an end of null is none; unknown options are refused', () => {
+    const text = csv([
+      ['1', {}],
+      ['4.5', {}],
+    ]);
+    expect(discretize(text, { end: null }).dims).toEqual([5, 76]);
+    expect(() => discretize(text, { timestep: 1 } as DiscretizeOptions)).toThrow(/got "timestep"/);
+  });
+
   test('columns may come in any order', () => {
     const rows = fixtureText('ihm/input/10001_episode1_timeseries.csv')
       .trimEnd()
