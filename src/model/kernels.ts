@@ -6,6 +6,7 @@ import { statusError } from '../native/status';
 import { readTensor, toInt32, toReal } from '../tensor/convert';
 import { describe, elementCount } from '../tensor/shape';
 import { Tensor } from '../tensor/tensor';
+import { defaultMaxBytes } from './options';
 import type { FeedValue, RealTensor } from './types';
 
 /** Dims of a kernel's tensor: a size by name (bound by the first tensor that has it, or an option), `2*size`, or a number. */
@@ -159,7 +160,7 @@ export type Kernel = ((
   readonly signature: Readonly<KernelSpec>;
 };
 
-function fail(code: 'SHAPE' | 'TYPE' | 'RANGE' | 'INPUT', message: string): never {
+function fail(code: 'SHAPE' | 'TYPE' | 'RANGE' | 'INPUT' | 'LIMIT', message: string): never {
   throw new HPformerError(`ERR_HPFORMER_${code}`, message);
 }
 
@@ -247,9 +248,15 @@ function makeKernel(name: KernelName): Kernel {
     }
     const outputs: Record<string, NativeReal> = {};
     const shapes: Record<string, number[]> = {};
+    let bytes = 0;
     for (const [key, dims] of Object.entries(spec.outputs)) {
       shapes[key] = dims.map((dim) => sizeOf(sizes, dim, 0));
-      const count = elementCount(`kernels.${name}: ${key}`, shapes[key]);
+      bytes += elementCount(`kernels.${name}: ${key}`, shapes[key]) * (double ? 8 : 4);
+    }
+    if (bytes > defaultMaxBytes)
+      fail('LIMIT', `kernels.${name}: expected results of at most ${defaultMaxBytes} bytes, these need ${bytes}`);
+    for (const [key, dims] of Object.entries(shapes)) {
+      const count = elementCount(key, dims);
       outputs[key] = double ? new Float64Array(count) : new Float32Array(count);
     }
     const { code, message } = loadAddon().kernel(name, Object.fromEntries(sizes), arrays, outputs);
@@ -266,7 +273,7 @@ function makeKernel(name: KernelName): Kernel {
  * Each kernel as a function on tensors, unfused and fused, on the CPU: `kernels.fusion({ extra, intra, weight, bias })`.
  * float64 tensors are computed in double. `kernels.<name>.signature` says which tensors and options it takes.
  *
- * @throws HPformerError `ERR_HPFORMER_INPUT`, `_TYPE`, `_SHAPE`, `_RANGE`.
+ * @throws HPformerError `ERR_HPFORMER_INPUT`, `_TYPE`, `_SHAPE`, `_RANGE`, and `_LIMIT` for results beyond 2 GiB.
  */
 export const kernels: Readonly<Record<KernelName, Kernel>> = Object.freeze(
   Object.fromEntries((Object.keys(table) as KernelName[]).map((name) => [name, makeKernel(name)])) as Record<

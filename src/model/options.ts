@@ -15,7 +15,8 @@ export interface ResolvedOptions {
   maxBytes: number;
 }
 
-const defaultMaxBytes = 2 * 2 ** 30;
+/** Of one run, and of the results of one kernel. */
+export const defaultMaxBytes = 2 * 2 ** 30;
 
 /**
  * Checks the options of load and create.

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { HPformerError } from '../errors';
 import { describe } from '../tensor/shape';
 
@@ -31,6 +32,8 @@ export async function* mapInOrder<T, R>(
   }
   const iterator = open(source);
   const inner = new AbortController();
+  // One listener for every item in flight is no leak: Node would warn on stderr from the eleventh on.
+  setMaxListeners(concurrency, inner.signal);
   const slots: Slot<R>[] = [];
   let pulling = false;
   let ended = false;

@@ -176,3 +176,23 @@ test.each([0, -1, 1.5, 1025, Number.NaN, '2'])('concurrency %p is refused', asyn
 test.each([null, undefined, 5, {}])('%p is no source', async (source) => {
   await expect(mapInOrder(source as never, async (i: number) => i, {}).next()).rejects.toThrow(HPformerError);
 });
+
+test('many items in flight are no reason for a warning', async () => {
+  const warnings: Error[] = [];
+  const onWarning = (warning: Error) => warnings.push(warning);
+  process.on('warning', onWarning);
+  const listen = async (item: number, signal: AbortSignal) => {
+    const onAbort = () => {};
+    signal.addEventListener('abort', onAbort);
+    await new Promise((resolve) => setImmediate(resolve));
+    signal.removeEventListener('abort', onAbort);
+    return item;
+  };
+  const items = Array.from({ length: 40 }, (_, i) => i);
+  const got: number[] = [];
+  for await (const item of mapInOrder(items, listen, { concurrency: 20 })) got.push(item);
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  process.off('warning', onWarning);
+  expect(got).toEqual(items);
+  expect(warnings).toEqual([]);
+});

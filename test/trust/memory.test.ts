@@ -1,0 +1,147 @@
+/** Sizes at the edges of integers, memory that runs out, and memory that comes back. */
+import { spawnSync } from 'node:child_process';
+import { HPformer, HPformerError, kernels, presets, Tensor } from '../../src';
+import { initialWeights } from '../../src/checkpoint/init';
+import { parameterCount } from '../../src/checkpoint/names';
+import { validateConfig } from '../../src/config/validate';
+import { createNative } from '../../src/model/devices';
+import { resolveOptions } from '../../src/model/options';
+import { loadAddon } from '../../src/native/load';
+import { batchOf, bits, create } from '../session/models';
+import { notOn, root, testUnless } from '../skips';
+
+/** What a call ends with: a code, or `ok`. Anything but an HPformerError fails the test. */
+async function codeOf(action: () => unknown): Promise<string> {
+  try {
+    await action();
+    return 'ok';
+  } catch (error) {
+    if (!(error instanceof HPformerError)) throw error;
+    return error.code;
+  }
+}
+
+const edges = [2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 32 + 1, 2 ** 53 - 1, 2 ** 53, 2 ** 63, 2 ** 64];
+
+describe('sizes around 2^31, 2^32, 2^53 and 2^63', () => {
+  let model: HPformer;
+  beforeAll(async () => {
+    model = await create();
+  });
+  afterAll(() => model.dispose());
+
+  test.each(edges)('a dim of %d in a feed, a tensor, an output of a kernel', async (edge) => {
+    const data = new Float32Array(336);
+    for (const dims of [
+      [edge, 48, 7],
+      [1, edge, 7],
+      [1, 48, edge],
+      [edge, edge, 7],
+      [edge, 0, 7],
+      [0, edge, 7],
+    ]) {
+      expect(await codeOf(() => new Tensor('float32', data, dims))).toBe('ERR_HPFORMER_SHAPE');
+      expect(await codeOf(() => model.run({ features: { type: 'float32', data, dims } }))).toBe('ERR_HPFORMER_SHAPE');
+      const empty = { type: 'float32' as const, data: new Float32Array(0), dims };
+      expect(await codeOf(() => model.run({ features: empty }))).toBe('ERR_HPFORMER_SHAPE');
+    }
+    const x = new Tensor('float32', new Float32Array(8), [1, 4, 2]);
+    const pool = (segments: number, length: number) => () =>
+      kernels.segmentPool({ x }, { segments, length, pooling: 'mean' });
+    expect(await codeOf(pool(edge, 1))).toMatch(/^ERR_HPFORMER_(SHAPE|RANGE|LIMIT)$/);
+    expect(await codeOf(pool(edge, edge))).toMatch(/^ERR_HPFORMER_(SHAPE|RANGE|LIMIT)$/);
+  });
+
+  test.each(edges)('a batch or a number of steps of %d for warmup and plan', async (edge) => {
+    for (const shape of [
+      { batch: edge, steps: 48 },
+      { batch: 1, steps: edge },
+      { batch: edge, steps: edge },
+    ]) {
+      expect(await codeOf(() => model.warmup(shape))).toMatch(/^ERR_HPFORMER_(SHAPE|RANGE|LIMIT|MEMORY)$/);
+      expect(await codeOf(() => model.plan(shape))).toMatch(/^(ok|ERR_HPFORMER_(SHAPE|RANGE|LIMIT))$/);
+    }
+  });
+
+  test.each(edges)('a config whose sizes are %d', async (edge) => {
+    const base = presets.mortality({ embedding: { size: 7 }, hidden: 16, heads: 2, layers: 1 });
+    const configs = [
+      { ...base, hidden: edge },
+      { ...base, layers: edge },
+      { ...base, heads: edge },
+      { ...base, embedding: { kind: 'features', size: edge } },
+      { ...base, embedding: { kind: 'tokens', vocabulary: edge, padding: 1 } },
+      { ...base, positions: { kind: 'learned', maximum: edge } },
+      { ...base, segments: { ...base.segments, times: edge, steps: null } },
+      { ...base, segments: { ...base.segments, steps: edge } },
+      { ...base, head: { ...base.head, labels: edge } },
+      { ...base, head: { ...base.head, layers: [{ size: edge, activation: 'relu' }] } },
+    ];
+    for (const config of configs) {
+      const made = async () => (await HPformer.create(config as never, { device: 'cpu' })).dispose();
+      expect(await codeOf(made)).toMatch(/^(ok|ERR_HPFORMER_(CONFIG|LIMIT|MEMORY))$/);
+    }
+  });
+});
+
+test('native memory is reported to V8 to the byte of what was packed, and is nothing after dispose', async () => {
+  const config = validateConfig(presets.mortality({ hidden: 64, layers: 2 }));
+  const weights = initialWeights(config, 1);
+  const checkpoint = { config, weights, key: 'k', parameterCount: parameterCount(config), metadata: {} };
+  const { native } = await createNative(loadAddon(), checkpoint, resolveOptions({ device: 'cpu' }));
+  const needed = parameterCount(config).used * 4;
+  // Panels are padded to whole registers; the absorbed embedding keeps two products of weights besides.
+  expect(native.packedBytes).toBeGreaterThan(needed);
+  expect(native.packedBytes).toBeLessThan(4 * needed);
+  native.dispose();
+  native.dispose();
+  expect(native.packedBytes).toBe(0);
+});
+
+/** A script in a child whose address space is limited to so many MiB. */
+function limited(megabytes: number, body: string): { status: number | null; stdout: string; stderr: string } {
+  const script = `
+const hp = require(${JSON.stringify(root)});
+const codeOf = async (action) => { try { await action(); return 'ok'; } catch (error) { return error.code ?? String(error); } };
+(async () => {${body}})();`;
+  const wrapper = `ulimit -v ${megabytes * 1024}; exec "$0" --max-old-space-size=512 -e "$1"`;
+  return spawnSync('bash', ['-c', wrapper, process.execPath, script], { encoding: 'utf8', timeout: 60000, cwd: root });
+}
+
+testUnless(
+  notOn('linux'),
+  'ulimit -v: what does not fit is an error of memory, and what fits runs before and after it',
+  () => {
+    const { status, stdout, stderr } = limited(
+      6144,
+      `
+const options = { device: 'reference', maxBytes: 2 ** 50, seed: 1 };
+const config = hp.presets.image({ hidden: 256, heads: 2, layers: 1 });
+const model = await hp.HPformer.create(config, options);
+const run = (steps) => codeOf(() => model.run({ values: new Float32Array(steps) }));
+const codes = [await run(64), await run(4_000_000), await run(64)];
+const wide = hp.presets.listops({ embedding: { vocabulary: 40_000_000 }, hidden: 64, heads: 1, layers: 1 });
+codes.push(await codeOf(() => hp.HPformer.create(wide, { device: 'cpu' })), await run(64));
+console.log(codes.join(' '));`,
+    );
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout.trim()).toBe('ok ERR_HPFORMER_MEMORY ok ERR_HPFORMER_MEMORY ok');
+  },
+  90000,
+);
+
+test('a limit on bytes is looked at before anything is allocated', async () => {
+  const model = await create();
+  const feeds = batchOf(2, 1);
+  const before = process.memoryUsage().arrayBuffers;
+  const strict = await create({ maxBytes: 4096 });
+  for (let i = 0; i < 50; i++) {
+    expect(await codeOf(() => strict.run(feeds))).toBe('ERR_HPFORMER_LIMIT');
+    expect(await codeOf(() => strict.runSync(feeds))).toBe('ERR_HPFORMER_LIMIT');
+    expect(await codeOf(() => strict.trace(feeds))).toBe('ERR_HPFORMER_LIMIT');
+  }
+  expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 ** 20);
+  expect(bits((await model.run(feeds)).logits)).toBe(bits(model.runSync(feeds).logits));
+  model.dispose();
+  strict.dispose();
+});
