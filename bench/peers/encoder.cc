@@ -15,7 +15,7 @@ double worstError(const Matrix& got, const Matrix& expected) {
   double worst = 0, square = 0;
   for (std::size_t i = 0; i < expected.data.size(); ++i) {
     const double error = std::abs(got.data[i] - expected.data[i]);
-    if (!(error <= worst)) worst = error;  // a NaN stays
+    if (error > worst || std::isnan(error)) worst = error;  // a NaN stays: nothing is greater
     square += expected.data[i] * expected.data[i];
   }
   return worst / std::sqrt(square / static_cast<double>(expected.data.size()));

@@ -227,9 +227,9 @@ export const bench: Command = {
     const steps = integerOption(values, 'steps', 1, 1 << 24);
     if (task === 'kernels') {
       const run = newRun('kernels', await benchKernels(rest, quick, options.threads));
-      const measured = await ceilings();
-      if (measured) run.ceilings = measured;
       if (run.rows.length === 0) throw new UsageError(`kernels: no kernel's name contains ${rest.join(' or ')}`);
+      const measured = run.rows.some(({ isa }) => isa !== undefined) ? await ceilings() : undefined;
+      if (measured) run.ceilings = measured;
       return report(run, values, io);
     }
     if (task === 'scaling') {

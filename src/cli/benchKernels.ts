@@ -212,6 +212,18 @@ interface NativeRow {
   error: number;
 }
 
+/** Families of C++ kernels in bench/native; a name that touches none of them needs no native build. */
+const nativeFamilies = [
+  'native',
+  'gemm',
+  'matvec',
+  'layernorm',
+  'rmsnorm',
+  'keyScores',
+  'scanBlock',
+  'keyAttentionLanes',
+];
+
 /** All rows whose names contain one of `names` (all, when there are none). */
 export async function benchKernels(names: readonly string[], quick: boolean, threads?: number): Promise<BenchRow[]> {
   const wanted = (name: string) => names.length === 0 || names.some((part) => name.includes(part));
@@ -219,7 +231,9 @@ export async function benchKernels(names: readonly string[], quick: boolean, thr
   const contestants = [...(await unfused()), ...engine.contestants].filter(({ row }) => wanted(row.name));
   const rows = await interleaved(contestants, quick ? 2 : 5, quick ? 10 : 60);
   engine.dispose();
-  if (!inCheckout()) return rows;
+  const concerned =
+    names.length === 0 || names.some((part) => nativeFamilies.some((f) => f.includes(part) || part.includes(f)));
+  if (!inCheckout() || !concerned) return rows;
   const { rows: native } = JSON.parse(
     await runInCheckout(['native', 'kernels', quick ? '1' : '3', quick ? '5' : '15']),
   ) as {

@@ -135,7 +135,7 @@ export function errorOf(got: ArrayLike<number>, expected: ArrayLike<number>): nu
   let square = 0;
   for (let i = 0; i < expected.length; i++) {
     const gap = Math.abs(got[i]! - expected[i]!);
-    if (!(gap <= worst)) worst = gap;
+    worst = Math.max(worst, gap); // keeps a NaN
     square += expected[i]! ** 2;
   }
   return worst / Math.max(1, Math.sqrt(square / Math.max(1, expected.length)));
