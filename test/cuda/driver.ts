@@ -1,0 +1,17 @@
+import { SHARE_ENV, Worker } from 'node:worker_threads';
+import { cudaLibrary } from '../skips';
+
+/**
+ * Names the driver library to the addon. jest gives tests a copy of `process.env`, which native code does not see, so the
+ * variable is set by a worker that shares the environment of the process itself.
+ */
+export async function useCudaLibrary(): Promise<void> {
+  const library = cudaLibrary();
+  if (library === undefined) throw new Error('no CUDA driver library: the test should have been skipped');
+  const set = `process.env.HPFORMER_CUDA_LIBRARY = ${JSON.stringify(library)}`;
+  const worker = new Worker(set, { eval: true, env: SHARE_ENV });
+  await new Promise<void>((resolve, reject) => {
+    worker.once('error', reject);
+    worker.once('exit', () => resolve());
+  });
+}
