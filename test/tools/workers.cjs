@@ -48,5 +48,5 @@ async function main() {
   if (wrong > 0 || distinct !== Math.min(2, workers)) process.exitCode = 1;
 }
 
-if (isMainThread) main();
-else work(workerData).then((result) => parentPort.postMessage(result));
+if (isMainThread) void main();
+else void work(workerData).then((result) => parentPort.postMessage(result));

@@ -13,7 +13,7 @@ export interface CsvTable {
 /**
  * Reads comma-separated text with a header line; fields may be quoted, quotes inside are doubled, any line end, blank lines are skipped.
  *
- * @throws HPformerError `ERR_HPFORMER_INPUT` for a row with another number of fields than the header, or an open quote.
+ * @throws HPformerError `ERR_HPFORMER_INPUT` for a row with another number of fields than the header, an open quote, or a column twice.
  */
 export function parseCsv(text: string, file: string): CsvTable {
   if (typeof text !== 'string') {
@@ -81,7 +81,14 @@ export function parseCsv(text: string, file: string): CsvTable {
       );
     }
   });
-  return { rows, lines, columns: new Map(header.map((name, i) => [name, i])) };
+  const columns = new Map<string, number>();
+  for (const [i, name] of header.entries()) {
+    if (name !== '' && columns.has(name)) {
+      throw new HPformerError('ERR_HPFORMER_INPUT', `${file}: expected distinct columns, got ${describe(name)} twice`);
+    }
+    columns.set(name, i);
+  }
+  return { rows, lines, columns };
 }
 
 /** Writes one field, quoted only where it must be. */

@@ -1,0 +1,259 @@
+/**
+ * A named set of malformed files, each made from a good one by one change, handed to the public door. Every one gives the code
+ * that is written beside it, and nothing else happens. Findings of the fuzzers are kept in test/fuzz/findings.
+ */
+import { HPformer, HPformerError, presets } from '../../src';
+import { initialWeights } from '../../src/checkpoint/init';
+import { readSafetensors } from '../../src/checkpoint/safetensors';
+import { serializeCheckpoint } from '../../src/checkpoint/save';
+import { validateConfig } from '../../src/config/validate';
+import { discretize, Normalizer, readListFile } from '../../src/data/health';
+import { dict, op, pickle, safetensors, tensor, torchLegacy, torchZip, zip } from '../unit/checkpoint/build';
+import { bytesOf } from '../unit/checkpoint/support';
+
+const config = validateConfig(
+  presets.mortality({ layers: 1, hidden: 4, heads: 2, norm: 'batchnorm', embedding: { size: 3 } }),
+);
+const good = serializeCheckpoint(config, initialWeights(config, 1));
+
+type Header = Record<string, Record<string, unknown>>;
+const headerLength = Number(Buffer.from(good).readBigUInt64LE(0));
+const header = (): Header => JSON.parse(Buffer.from(good.subarray(8, 8 + headerLength)).toString());
+const data = () => Buffer.from(good.subarray(8 + headerLength));
+
+/** The good file with a changed header, the data as it was. */
+const withHeader = (change: (header: Header) => void): Uint8Array => {
+  const changed = header();
+  change(changed);
+  return safetensors(changed, data());
+};
+/** The good file with a changed entry of one tensor. */
+const withEntry = (name: string, entry: Record<string, unknown>) =>
+  withHeader((all) => {
+    all[name] = { ...all[name], ...entry };
+  });
+/** The good file with other bytes for one tensor. */
+const withValue = (name: string, at: number, value: number) => {
+  const bytes = data();
+  bytes.writeFloatLE(value, (header()[name]!.data_offsets as number[])[0]! + 4 * at);
+  return safetensors(header(), bytes);
+};
+const withConfig = (change: (config: Record<string, never>) => unknown) =>
+  withHeader((all) => {
+    const parsed = JSON.parse(all.__metadata__!['hpformer.config'] as string);
+    const changed = change(parsed);
+    all.__metadata__!['hpformer.config'] = typeof changed === 'string' ? changed : JSON.stringify(changed ?? parsed);
+  });
+
+const FILE = 'ERR_HPFORMER_FILE';
+const CHECKPOINT = 'ERR_HPFORMER_CHECKPOINT';
+const files: [name: string, bytes: Uint8Array, code: string | RegExp][] = [];
+
+// Bytes that are no checkpoint at all.
+for (const [name, bytes] of Object.entries({
+  'no bytes': Buffer.alloc(0),
+  'one byte': Buffer.of(0),
+  'a length only': Buffer.alloc(8),
+  zeros: Buffer.alloc(4096),
+  ones: Buffer.alloc(4096, 0xff),
+  'a PNG signature': Buffer.from('89504e470d0a1a0a0000000d49484452', 'hex'),
+  'an ELF binary': Buffer.from('7f454c46020101000000000000000000', 'hex'),
+  'a gzip stream': Buffer.from('1f8b0800000000000003030000000000', 'hex'),
+  'an HDF5 file': Buffer.from('894844460d0a1a0a0000000000000000', 'hex'),
+  text: Buffer.from('weights: none at all, sorry about that'),
+  JSON: Buffer.from('{"config":{"hidden":4}}'),
+  'an empty zip': zip([]),
+}))
+  files.push([`nothing: ${name}`, new Uint8Array(bytes), FILE]);
+
+// Each tensor of the file, broken in each way.
+for (const name of ['embedding.weight', 'tdhp.fusion.weight', 'layers.0.norm1.variance', 'head.output.weight']) {
+  const { shape, data_offsets: offsets } = header()[name] as { shape: number[]; data_offsets: [number, number] };
+  const entry = (more: Record<string, unknown>) => withEntry(name, more);
+  files.push(
+    [`${name}: left out of the header`, withHeader((all) => delete all[name]), FILE],
+    [`${name}: dtype unknown`, entry({ dtype: 'F8_E4M3' }), FILE],
+    [`${name}: dtype of another width`, entry({ dtype: 'F64' }), FILE],
+    [`${name}: integers of the same width`, entry({ dtype: 'I32' }), CHECKPOINT],
+    [
+      `${name}: flattened`,
+      entry({ shape: [shape.reduce((a, b) => a * b, 1)] }),
+      shape.length > 1 ? /_(CHECKPOINT|CONFIG)$/ : 'ok',
+    ],
+    [`${name}: one more axis`, entry({ shape: [1, ...shape] }), /_(CHECKPOINT|CONFIG)$/],
+    [`${name}: a row more than there is`, entry({ shape: [shape[0]! + 1, ...shape.slice(1)] }), FILE],
+    [`${name}: a negative dim`, entry({ shape: shape.map((n) => -n) }), FILE],
+    [`${name}: a dim of 2^53`, entry({ shape: [2 ** 53, ...shape.slice(1)] }), FILE],
+    [`${name}: offsets shifted`, entry({ data_offsets: [offsets[0] + 4, offsets[1] + 4] }), FILE],
+    [`${name}: offsets swapped`, entry({ data_offsets: [offsets[1], offsets[0]] }), FILE],
+    [`${name}: offsets past the end`, entry({ data_offsets: [2 ** 40, 2 ** 40 + offsets[1] - offsets[0]] }), FILE],
+    [
+      `${name}: under another name`,
+      withHeader((all) => {
+        all[`${name}2`] = all[name]!;
+        delete all[name];
+      }),
+      /_(CHECKPOINT|CONFIG)$/,
+    ],
+    [`${name}: a NaN`, withValue(name, 0, Number.NaN), CHECKPOINT],
+    [`${name}: an infinity`, withValue(name, 1, Number.NEGATIVE_INFINITY), CHECKPOINT],
+  );
+}
+files.push(['a negative variance', withValue('layers.0.norm2.variance', 2, -1), CHECKPOINT]);
+
+// The configuration inside the file.
+for (const [name, change] of Object.entries<(config: Record<string, never>) => unknown>({
+  'not JSON': () => '{',
+  'a number': () => '7',
+  'a list': () => '[]',
+  null: () => 'null',
+  'another format version': (all) => ({ ...all, format: 99, version: 99 }),
+  'deeply nested': () => `${'{"a":'.repeat(3000)}1${'}'.repeat(3000)}`,
+  'hidden 0': (all) => ({ ...all, config: undefined, hidden: 0 }),
+}))
+  files.push([`config in the file: ${name}`, withConfig(change), /_(CHECKPOINT|CONFIG|FILE)$/]);
+
+// The configuration beside the file.
+const beside: [name: string, config: unknown][] = [
+  ['a string', 'mortality'],
+  ['a list', []],
+  ['an unknown key', { speed: 1 }],
+  ['__proto__ as a key', JSON.parse('{"__proto__":{"hidden":4}}')],
+  ['hidden not divided by heads', { hidden: 4, heads: 3 }],
+  ['hidden as text', { hidden: '4' }],
+  ['hidden as a fraction', { hidden: 4.5 }],
+  ['hidden NaN', { hidden: Number.NaN }],
+  ['hidden infinite', { hidden: Number.POSITIVE_INFINITY }],
+  ['no layers', { layers: 0 }],
+  ['too many layers', { layers: 2 ** 31 }],
+  ['another activation', { activation: 'tanh' }],
+  ['another norm', { norm: 'instancenorm' }],
+  ['another rule', { segments: { rule: 'mine' } }],
+  ['paper with times 2', { segments: { rule: 'paper', times: 2 } }],
+  ['another pooling', { segments: { pooling: 'sum' } }],
+  ['segments null', { segments: null }],
+  ['another readout', { readout: 'first' }],
+  ['three sequences', { sequences: 3 }],
+  ['two sequences with readout step', { sequences: 2 }],
+  ['no labels', { head: { labels: 0 } }],
+  ['names that are not the labels', { head: { labels: 1, names: ['a', 'b'] } }],
+  ['another link', { head: { link: 'tanh' } }],
+  ['head layers as an object', { head: { layers: {} } }],
+  ['embedding without a kind', { embedding: { size: 3, kind: 7 } }],
+  ['positions unknown', { positions: { kind: 'rotary' } }],
+  ['learned positions without maximum', { positions: { kind: 'learned', maximum: -1 } }],
+];
+
+// PyTorch files.
+const weight = tensor({ count: 1, dims: [1], strides: [1] });
+const one = { 0: new Uint8Array(4) };
+const root = dict({ w: weight });
+const calls = (name: string) => torchZip(Buffer.concat([op.global(name), op.mark, op.text('id'), op.tuple, op.reduce]));
+for (const name of [
+  'os.system',
+  'posix.system',
+  'builtins.eval',
+  'builtins.exec',
+  'subprocess.Popen',
+  'torch.load',
+  'numpy.core.multiarray._reconstruct',
+  '__builtin__.getattr',
+  'importlib.import_module',
+  'webbrowser.open',
+])
+  files.push([`torch: a pickle that calls ${name}`, calls(name), FILE]);
+files.push(
+  ['torch: no member', zip([['top/version', new Uint8Array(2)]]), FILE],
+  ['torch: a compressed member', zip([['top/data.pkl', pickle(root), { method: 8 }]]), FILE],
+  ['torch: an encrypted member', zip([['top/data.pkl', pickle(root), { flags: 9 }]]), FILE],
+  ['torch: a wrong CRC', zip([['top/data.pkl', pickle(root), { crc: 1 }]]), FILE],
+  ['torch: a member larger than the file', zip([['top/data.pkl', pickle(root), { size: 2 ** 31 }]]), FILE],
+  ['torch: a header past the end', zip([['top/data.pkl', pickle(root), { header: 2 ** 30 }]]), FILE],
+  ['torch: zip64 sizes of 2^52', zip([['top/data.pkl', pickle(root), { zip64: true, size: 2 ** 52 }]]), FILE],
+  ['torch: a directory offset past the end', zip([['top/data.pkl', pickle(root)]], { offset: 2 ** 30 }), FILE],
+  ['torch: a directory count of 65535', zip([['top/data.pkl', pickle(root)]], { count: 65534 }), FILE],
+  ['torch: another disk', zip([['top/data.pkl', pickle(root)]], { disk: 1 }), FILE],
+  ['torch: an absolute member', zip([['/etc/passwd', pickle(root)]]), FILE],
+  ['torch: a member above the top', zip([['../../data.pkl', pickle(root)]]), FILE],
+  ['torch: names that differ', zip([['top/data.pkl', pickle(root), { localName: 'top/other.pkl' }]]), FILE],
+  ['torch: a pickle without an end', zip([['top/data.pkl', pickle(root).subarray(0, 20)]]), FILE],
+  ['torch: an empty pickle', zip([['top/data.pkl', new Uint8Array(0)]]), FILE],
+  ['torch: a stack that underflows', torchZip(Buffer.concat([op.tuple, op.setItems])), FILE],
+  ['torch: a memo that is empty', torchZip(op.get(9)), FILE],
+  ['torch: marks without end', torchZip(Buffer.alloc(200_000, '(')), FILE],
+  ['torch: a storage that is missing', torchZip(root), FILE],
+  ['torch: a storage too small', torchZip(root, { 0: new Uint8Array(3) }), FILE],
+  ['torch: a state dict of a number', torchZip(op.integer(1)), CHECKPOINT],
+  ['torch: parameters of no model', torchZip(root, one), /_(CHECKPOINT|CONFIG)$/],
+  ['torch: legacy of another protocol', torchLegacy(root, [['0', 1, new Uint8Array(4)]], { protocol: 7 }), FILE],
+  ['torch: legacy and big-endian', torchLegacy(root, [['0', 1, new Uint8Array(4)]], { little: false }), FILE],
+  ['torch: legacy with a count of 2^52', torchLegacy(root, [['0', 2 ** 52, new Uint8Array(4)]]), FILE],
+  ['torch: legacy cut in its data', bytesOf('ckpt_health_ihmp.legacy.pt').subarray(0, -7), FILE],
+  ['torch: zip cut in its directory', bytesOf('ckpt_health_ihmp.zip.pt').subarray(0, -7), FILE],
+);
+
+/** `ok`, or the code of the HPformerError; anything else is a failure of the test. */
+async function codeOf(action: () => unknown): Promise<string> {
+  try {
+    await action();
+    return 'ok';
+  } catch (error) {
+    if (!(error instanceof HPformerError)) throw error;
+    expect(error.message.length).toBeGreaterThan(10);
+    return error.code;
+  }
+}
+
+const load = async (bytes: Uint8Array, over?: unknown) =>
+  (await HPformer.load(bytes, { device: 'cpu', ...(over === undefined ? {} : { config: over as never }) })).dispose();
+
+test('the file that all are made from is good, and survives being written again', async () => {
+  expect(await codeOf(() => load(good))).toBe('ok');
+  expect(await codeOf(() => load(safetensors(header(), data())))).toBe('ok');
+  expect(await codeOf(() => load(good, { segments: { over: 'valid' } }))).toBe('ok');
+  expect(readSafetensors(good).tensors.size).toBeGreaterThan(10);
+});
+
+test('there are at least 120 of them, each with a name of its own', () => {
+  const names = [...files.map(([name]) => name), ...beside.map(([name]) => `beside: ${name}`)];
+  expect(names.length).toBeGreaterThanOrEqual(120);
+  expect(new Set(names).size).toBe(names.length);
+});
+
+test.each(files)('%s', async (_, bytes, code) => {
+  const copy = Buffer.from(bytes);
+  expect(await codeOf(() => load(bytes))).toMatch(code);
+  expect(Buffer.from(bytes).equals(copy)).toBe(true);
+});
+
+test.each(beside)('config beside the file: %s', async (_, over) => {
+  expect(await codeOf(() => load(good, over))).toMatch(/_(CONFIG|CHECKPOINT|TYPE)$/);
+});
+
+test('cut at any of 500 places, none of them loads', async () => {
+  for (let i = 0; i < 500; i++) {
+    const bytes = good.subarray(0, Math.floor((i * good.length) / 500));
+    expect(await codeOf(() => load(bytes))).toBe(FILE);
+  }
+});
+
+const tables: [name: string, read: () => unknown][] = [
+  ['episode: no header', () => discretize('')],
+  ['episode: no Hours', () => discretize('Time,Glucose\n1,2\n')],
+  ['episode: a column twice', () => discretize('Hours,Glucose,Glucose\n1,2,3\n')],
+  ['episode: an unknown column', () => discretize('Hours,Speed\n1,2\n')],
+  ['episode: a row too long', () => discretize('Hours,Glucose\n1,2,3\n')],
+  ['episode: a quote without end', () => discretize('Hours,Glucose\n1,"2\n')],
+  ['episode: a number that is none', () => discretize('Hours,Glucose\n1,fast\n')],
+  ['episode: an hour that is none', () => discretize('Hours,Glucose\nnoon,2\n')],
+  ['list: no header', () => readListFile('', 'listfile.csv')],
+  ['list: another header', () => readListFile('a,b\n1,2\n', 'listfile.csv')],
+  ['list: a row too short', () => readListFile('stay,period_length,y_true\nx\n', 'listfile.csv')],
+  ['normalizer: not JSON', () => Normalizer.fromJSON('{')],
+  ['normalizer: null', () => Normalizer.fromJSON('null')],
+  ['normalizer: uneven', () => Normalizer.fromJSON('{"means":[1,2],"stds":[1]}')],
+  ['normalizer: a zero', () => Normalizer.fromJSON('{"means":["a"],"stds":[1]}')],
+];
+test.each(tables)('%s', async (_, read) => {
+  expect(await codeOf(read)).toMatch(/^ERR_HPFORMER_/);
+});
