@@ -240,7 +240,7 @@ test('cut at any of 500 places, none of them loads', async () => {
 const tables: [name: string, read: () => unknown][] = [
   ['episode: no header', () => discretize('')],
   ['episode: no Hours', () => discretize('Time,Glucose\n1,2\n')],
-  ['episode: a column twice', () => discretize('Hours,Glucose,Glucose\n1,2,3\n')],
+  ['list: a column twice', () => readListFile('stay,y_true,y_true\nx,0,1\n', 'listfile.csv')],
   ['episode: an unknown column', () => discretize('Hours,Speed\n1,2\n')],
   ['episode: a row too long', () => discretize('Hours,Glucose\n1,2,3\n')],
   ['episode: a quote without end', () => discretize('Hours,Glucose\n1,"2\n')],
