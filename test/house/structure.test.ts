@@ -112,7 +112,9 @@ describe('TypeScript', () => {
     expect(findings(outside(files, 'src/cli/'), /['"](node:)?(https?|net|tls|dgram|http2)['"]|\bfetch\(/)).toEqual([]);
     const manifest = JSON.parse(read('package.json')) as Record<string, Record<string, string>>;
     const allowed = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies });
-    const imports = files.flatMap((file) => [...read(file).matchAll(/(?:from|require\(|import\()\s*'([@a-z0-9][\w@/.:-]*)'/g)]);
+    const imports = files.flatMap((file) => [
+      ...read(file).matchAll(/(?:from|require\(|import\()\s*'([@a-z0-9][\w@/.:-]*)'/g),
+    ]);
     const names = new Set(imports.map((match) => match[1]!).filter((name) => !name.startsWith('node:')));
     expect([...names].filter((name) => !allowed.includes(name))).toEqual([]);
   });
