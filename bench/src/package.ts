@@ -17,6 +17,12 @@ export const api = (): Api => require(root) as Api;
 export const onnx = (): OnnxModule => require(join(root, 'dist/checkpoint/onnx/index.js')) as OnnxModule;
 export const onnxGraph = (): GraphModule => require(join(root, 'dist/checkpoint/onnx/graph.js')) as GraphModule;
 
+/** Constants that a peer needs as the package makes them: the position table and the cut into segments. */
+export const onnxTables = () => ({
+  ...(require(join(root, 'dist/checkpoint/onnx/tables.js')) as typeof import('../../dist/checkpoint/onnx/tables')),
+  ...(require(join(root, 'dist/config/segments.js')) as typeof import('../../dist/config/segments')),
+});
+
 /** A model's weights by canonical name, read from the file that `save` writes (safetensors, float32). */
 export async function weightsOf(model: Model): Promise<Record<string, Float32Array>> {
   const folder = mkdtempSync(join(tmpdir(), 'hpformer-bench-'));

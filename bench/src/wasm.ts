@@ -1,0 +1,107 @@
+/**
+ * `node bench/run.cjs wasm [--cases a,b] [--rounds N] [--json FILE]`: the same comparison with what runs without native code:
+ * onnxruntime-web and tfjs, both on WebAssembly. One thread each (their Node builds start no workers), one of ours.
+ */
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import * as ort from 'onnxruntime-web';
+import { cases, inputOf } from './cases';
+import { interleaved } from './measure';
+import { api, type Feeds, onnx, weightsOf } from './package';
+import { openTfjs } from './tfjs';
+
+const { values: options } = parseArgs({
+  options: {
+    cases: { type: 'string', default: 'mortality,decompensation,image' },
+    rounds: { type: 'string', default: '5' },
+    json: { type: 'string' },
+  },
+});
+
+interface Row {
+  case: string;
+  batch: number;
+  threads: number;
+  precision: string;
+  opponent: string;
+  ours: number;
+  theirs: number;
+  unit: string;
+  ratio: number;
+  maxError: number;
+}
+
+async function main(): Promise<void> {
+  ort.env.wasm.numThreads = 1;
+  ort.env.logLevel = 'error';
+  const { HPformer, presets } = api();
+  const rows: Row[] = [];
+  for (const name of options.cases.split(',')) {
+    const item = cases.find((c) => c.name === name);
+    if (!item || item.transformer) throw new Error(`no such case: ${name}`);
+    // WebAssembly is slow enough that the smallest batch says it all.
+    const batch = Math.min(item.batches[0]!, item.steps > 500 ? 2 : 32);
+    const config = item.config(presets);
+    const input = inputOf(config, batch, item.steps);
+    const feeds = { [input.name]: input.tensor } as Feeds;
+    const model = await HPformer.create(config, { seed: 2023, device: 'cpu', threads: 1 });
+    const expected = (await model.run(feeds)).logits.data as Float32Array;
+    const weights = await weightsOf(model);
+    const variant = config.readout === 'step' ? 'bdiag' : 'fold';
+    const graph = onnx().exportOnnx(config, weights, {
+      variant,
+      steps: item.steps,
+      step: 'last',
+      padding: false,
+      tokenType: 'int32',
+    });
+    const session = await ort.InferenceSession.create(graph, { executionProviders: ['wasm'] });
+    const tensor = new ort.Tensor(input.tensor.type as 'float32', input.tensor.data as Float32Array, input.tensor.dims);
+    const web = async () => (await session.run({ [input.name]: tensor })).logits!.data as Float32Array;
+    const peers = [{ name: `onnxruntime-web ${variant}`, logits: web }];
+    const tf = await openTfjs(config, weights, input, item.steps);
+    if (tf) peers.push({ name: 'tfjs-backend-wasm', logits: tf });
+    const errors: number[] = [];
+    for (const { name: peer, logits } of peers) {
+      const got = await logits();
+      const worst = expected.reduce((most, value, i) => Math.max(most, Math.abs(value - got[i]!)), 0);
+      if (!(worst <= 1e-3) || got.length !== expected.length)
+        throw new Error(`${name}: ${peer} differs by up to ${worst}`);
+      errors.push(worst);
+    }
+    const contestants = [
+      { name: 'hpformer', call: () => model.run(feeds) },
+      ...peers.map((p) => ({ name: p.name, call: p.logits })),
+    ];
+    const [ours, ...theirs] = await interleaved(contestants, Number(options.rounds), item.blockMs);
+    for (const [i, timing] of theirs.entries()) {
+      const row: Row = {
+        case: name,
+        batch,
+        threads: 1,
+        precision: 'float32',
+        opponent: peers[i]!.name,
+        ours: (batch * 1000) / ours!.median,
+        theirs: (batch * 1000) / timing.median,
+        unit: 'sequences/s',
+        ratio: timing.median / ours!.median,
+        maxError: errors[i]!,
+      };
+      rows.push(row);
+      console.log(
+        `${name.padEnd(16)} batch ${String(batch).padEnd(4)} ${row.opponent.padEnd(24)} ${row.ratio.toFixed(1)}x  (max error ${row.maxError.toExponential(1)})`,
+      );
+    }
+    model.dispose();
+    await session.release();
+  }
+  if (options.json) writeFileSync(options.json, `${JSON.stringify({ rows }, null, 2)}\n`);
+}
+
+main().then(
+  () => process.exit(0),
+  (error: unknown) => {
+    console.error(error instanceof Error ? error.message : error);
+    process.exit(1);
+  },
+);
