@@ -25,7 +25,7 @@ class CpuBackend final : public Backend {
 
 }  // namespace
 
-std::string isaInUse() { return kernels().isa; }
+std::string isaInUse() { return kernels(Precision::bfloat16).isa; }
 
 std::vector<std::string> isaLevels() {
   std::vector<std::string> names;

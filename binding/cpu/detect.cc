@@ -8,6 +8,10 @@
 #if defined(__x86_64__) && !defined(_MSC_VER)
 #include <cpuid.h>
 #endif
+#if defined(HPFORMER_HAVE_amx)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace hpformer {
 
@@ -24,6 +28,13 @@ HPFORMER_DECLARE(avx2)
 #ifdef HPFORMER_HAVE_avx512
 HPFORMER_DECLARE(avx512)
 #endif
+#ifdef HPFORMER_HAVE_amx
+HPFORMER_DECLARE(amx)
+#endif
+#ifdef HPFORMER_HAVE_wide
+HPFORMER_DECLARE(wide)
+HPFORMER_DECLARE(wide_tiles)
+#endif
 #ifdef HPFORMER_HAVE_neon
 HPFORMER_DECLARE(neon)
 #endif
@@ -32,7 +43,7 @@ namespace {
 
 #if defined(HPFORMER_HAVE_avx2) || defined(HPFORMER_HAVE_avx512)
 struct Features {
-  bool avx2 = false, avx512 = false;
+  bool avx2 = false, avx512 = false, amx = false;
 };
 
 Features detect() {
@@ -48,7 +59,19 @@ Features detect() {
   f.avx2 = fma && (b & (1u << 5));
   const unsigned wide = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F, DQ, BW, VL
   f.avx512 = f.avx2 && (b & wide) == wide && (low & 0xe0) == 0xe0;
+  const bool tiles = (d & (1u << 24)) && (d & (1u << 22));  // AMX-TILE, AMX-BF16
+  if (!f.avx512 || !tiles || (low & 0x60000) != 0x60000) return f;
+  f.amx = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5));  // AVX512-BF16
   return f;
+}
+#endif
+
+#ifdef HPFORMER_HAVE_amx
+// Linux lets a process use tile registers only after it has asked. It may refuse, and older kernels do not know the question.
+bool tilesPermitted() {
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return permitted;
 }
 #endif
 
@@ -70,19 +93,39 @@ std::vector<const Kernels*> availableKernels() {
 #ifdef HPFORMER_HAVE_avx512
   if (f.avx512) levels.push_back(&avx512::table);
 #endif
+#ifdef HPFORMER_HAVE_amx
+  if (f.amx && tilesPermitted()) levels.push_back(&amx::table);
+#endif
 #endif
   return levels;
 }
 
-const Kernels& kernels() {
-  static const Kernels* const chosen = [] {
+namespace {
+
+// Levels that only exist in test builds and only run when named.
+std::vector<const Kernels*> testKernels() {
+  std::vector<const Kernels*> levels;
+#ifdef HPFORMER_HAVE_wide
+  if (detect().avx2) levels = {&wide::table, &wide_tiles::table};
+#endif
+  return levels;
+}
+
+}  // namespace
+
+const Kernels& kernels(Precision precision) {
+  struct Chosen {
+    const Kernels *level, *beneath;
+  };
+  static const Chosen chosen = [] {
     const std::vector<const Kernels*> levels = availableKernels();
-    if (const char* wanted = std::getenv("HPFORMER_ISA"))
-      for (const Kernels* level : levels)
-        if (std::strcmp(level->isa, wanted) == 0) return level;
-    return levels.back();
+    const char* wanted = std::getenv("HPFORMER_ISA");
+    for (const auto& list : {levels, testKernels()})
+      for (size_t i = 0; wanted && i < list.size(); ++i)
+        if (std::strcmp(list[i]->isa, wanted) == 0) return Chosen{list[i], list[i > 0 ? i - 1 : 0]};
+    return Chosen{levels.back(), levels[levels.size() > 1 ? levels.size() - 2 : 0]};
   }();
-  return *chosen;
+  return precision == Precision::float32 && chosen.level->tileDepth > 0 ? *chosen.beneath : *chosen.level;
 }
 
 }  // namespace hpformer

@@ -8,6 +8,8 @@
 #pragma once
 #include <cstdint>
 
+#include "binding/contract/plan.h"
+
 namespace hpformer {
 
 // C[r][c] = residual[r][c] + activation(bias[r] + sum_k A[r][k] X[k][c]), k ascending, fused multiply-adds.
@@ -24,6 +26,9 @@ struct Gemm {
   const float* bias = nullptr;      // [rows] or null
   const float* residual = nullptr;  // lanes [rows][ldc] or null; may be c
   int activation = 0;               // ordinal of Activation
+  // A as bfloat16 tiles (kernels/tiles.inl), or null. `gemm` of a level that has tiles uses them instead of `a`: X is
+  // rounded to bfloat16, sums stay float32.
+  const uint16_t* tiles = nullptr;
 };
 
 enum class NormForm : int { layernorm, rms, affine, batchnorm };
@@ -50,6 +55,10 @@ struct KeyScores {
   float* p = nullptr;           // lanes [heads * segments][ld]
   int64_t heads = 0, width = 0, segments = 0, ld = 0, cols = 0;
   float scale = 1;              // 1 when folded into the keys
+  // Levels with tiles: the keys as bfloat16 tiles or null, block-diagonal in blocks of `block` channels, which hold whole
+  // heads: [hidden / block][ceil(block / width * segments / 16)][block / 32][16][32].
+  const uint16_t* tiles = nullptr;
+  int64_t block = 0;
 };
 
 // The same with keys of its own for every lane (one token of many sequences), and the weighted sum of the keys:
@@ -113,9 +122,15 @@ struct Kernels {
   // [cols][ldc], same panels as gemm.
   void (*matvec)(const Gemm&);
   void (*normRow)(const NormLanes&);
+  // Levels with bfloat16 tiles; 0 and null elsewhere.
+  int64_t tileDepth;  // the deepest product that runs on tiles
+  // Rows [rows][cols] of lanes into columns [k0, k0 + cols) of A tiles that are `depth` tiles deep.
+  void (*packTiles)(const float* x, int64_t ld, int64_t rows, int64_t cols, uint16_t* tiles, int64_t depth, int64_t k0);
+  void (*release)();  // gives the calling thread's tile registers back, at the end of a piece of work
 };
 
 // Highest level that this machine can run, or the lower one that HPFORMER_ISA names. Null never: baseline or neon is always there.
-const Kernels& kernels();
+// A level with tiles serves bfloat16 only; float32 gets the level beneath it.
+const Kernels& kernels(Precision precision = Precision::float32);
 
 }  // namespace hpformer

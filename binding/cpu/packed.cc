@@ -4,44 +4,52 @@
 #include <cstring>
 #include <map>
 #include <mutex>
-#include <new>
 
 #include "binding/contract/positions.h"
 
 namespace hpformer {
-namespace {
-
-constexpr std::align_val_t kLine{64};
-
-// Nearest bfloat16 (ties to even), as a float.
-float toBfloat16(float x) {
+uint16_t bfloat16Bits(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
-  if ((bits & 0x7fffffff) > 0x7f800000) return x;
-  bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000;
+  if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0;
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+namespace {
+
+float toBfloat16(float x) {
+  const uint32_t bits = static_cast<uint32_t>(bfloat16Bits(x)) << 16;
   std::memcpy(&x, &bits, 4);
   return x;
 }
 
 }  // namespace
 
-Floats::Floats(int64_t count)
-    : data_(static_cast<float*>(::operator new(static_cast<size_t>(count > 0 ? count : 1) * sizeof(float), kLine))), size_(count) {
-  std::memset(data_.get(), 0, static_cast<size_t>(count) * sizeof(float));
-}
-
-void Floats::Free::operator()(float* p) const { ::operator delete(p, kLine); }
-
-Floats Packed::panels(const double* source, int64_t rows, int64_t columns) {
-  const int64_t blocks = (rows + panel_ - 1) / panel_;
-  Floats out(blocks * columns * panel_);
+Floats Packed::panels(const double* source, int64_t rows, int64_t columns, bool rounded) {
+  const int64_t panel = level.panel, blocks = (rows + panel - 1) / panel;
+  Floats out(blocks * columns * panel);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t k = 0; k < columns; ++k) {
       const float v = static_cast<float>(source[r * columns + k]);
-      out.data()[(r / panel_ * columns + k) * panel_ + r % panel_] = precision_ == Precision::bfloat16 ? toBfloat16(v) : v;
+      out.data()[(r / panel * columns + k) * panel + r % panel] = rounded ? toBfloat16(v) : v;
     }
   bytes += out.size() * 4;
   return out;
+}
+
+// In bfloat16 a level without tiles multiplies rounded weights with float32 activations: rounding those too would cost
+// time and accuracy and buy nothing.
+PackedMatrix Packed::matrix(const double* source, int64_t rows, int64_t columns) {
+  PackedMatrix m;
+  m.panels = panels(source, rows, columns, precision_ == Precision::bfloat16);
+  if (columns > level.tileDepth) return m;
+  const int64_t depth = (columns + 31) / 32;
+  m.halves = Aligned<uint16_t>((rows + 15) / 16 * depth * 512);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t k = 0; k < columns; ++k)
+      m.halves.data()[(r / 16 * depth + k / 32) * 512 + r % 16 * 32 + k % 32] = bfloat16Bits(static_cast<float>(source[r * columns + k]));
+  bytes += m.halves.size() * 2;
+  return m;
 }
 
 Floats Packed::copy(const Vector& source, double scale) {
@@ -80,24 +88,28 @@ PackedNorm Packed::norm(const NormWeights& source, bool fold) {
 }
 
 Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision precision)
-    : spec(s), weights(std::move(shared)), precision_(precision), panel_(kernels().panel) {
+    : spec(s), level(kernels(precision)), weights(std::move(shared)), precision_(precision) {
   const Weights& w = *weights;
   const int64_t d = spec.hidden, f = spec.features;
   const double scale = inputScale(spec);
   Vector scaled = w.embedding;
   for (double& v : scaled) v *= scale;
-  embedding = spec.embedding == EmbeddingKind::features ? panels(scaled.data(), d, f) : copy(scaled);
+  if (spec.embedding == EmbeddingKind::features) {
+    embedding = matrix(scaled.data(), d, f);
+  } else {
+    embedding.panels = copy(scaled);
+  }
   embeddingBias = copy(w.embeddingBias, scale);
   if (spec.embeddingNorm) {
     embeddingNorm.weight = copy(w.embeddingNorm.weight);
     embeddingNorm.bias = copy(w.embeddingNorm.bias);
   }
-  fusion = panels(w.fusion.data(), d, 2 * d);
+  fusion = matrix(w.fusion.data(), d, 2 * d);
   fusionBias = copy(w.fusionBias);
   for (const LayerWeights& l : w.layers) {
     PackedLayer p;
-    p.output = panels(l.output.data(), d, d);
-    p.feedForward = panels(l.feedForward.data(), d, d);
+    p.output = matrix(l.output.data(), d, d);
+    p.feedForward = matrix(l.feedForward.data(), d, d);
     p.feedForwardBias = copy(l.feedForwardBias);
     p.norm1 = norm(l.norm1, true);
     p.norm2 = norm(l.norm2, true);
@@ -113,7 +125,7 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision p
     h.size = spec.headLayers[j].size;
     h.input = input;
     h.activation = spec.headLayers[j].activation;
-    h.weight = panels(w.head[j].weight.data(), h.size, input);
+    h.weight = matrix(w.head[j].weight.data(), h.size, input);
     h.bias = copy(w.head[j].bias);
     input = h.size;
     head.push_back(std::move(h));
@@ -121,7 +133,7 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision p
   PackedHead out;
   out.size = spec.labels;
   out.input = input;
-  out.weight = panels(w.output.data(), spec.labels, input);
+  out.weight = matrix(w.output.data(), spec.labels, input);
   if (spec.headBias) out.bias = copy(w.outputBias);
   head.push_back(std::move(out));
 
@@ -148,7 +160,7 @@ std::shared_ptr<const Packed> Packed::get(const Spec& spec, std::shared_ptr<cons
   if (key.empty()) return std::make_shared<Packed>(spec, std::move(weights), precision);
   static std::mutex& mutex = *new std::mutex;
   static auto& known = *new std::map<std::string, std::weak_ptr<const Packed>>;
-  const std::string id = key + (precision == Precision::bfloat16 ? "/bfloat16/" : "/float32/") + kernels().isa;
+  const std::string id = key + (precision == Precision::bfloat16 ? "/bfloat16/" : "/float32/") + kernels(precision).isa;
   std::lock_guard<std::mutex> lock(mutex);
   if (auto found = known[id].lock()) return found;
   for (auto it = known.begin(); it != known.end();) it = it->second.expired() ? known.erase(it) : std::next(it);

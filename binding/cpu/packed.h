@@ -1,7 +1,9 @@
 // A model's weights in the layouts of the kernels: made once per process for equal keys, immutable, shared by all models
 // and worker threads that load the same file at the same precision and ISA level.
 #pragma once
+#include <algorithm>
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -13,22 +15,39 @@
 
 namespace hpformer {
 
-// Cache-line aligned floats.
-class Floats {
+// Cache-line aligned zeros, to be filled.
+template <typename T>
+class Aligned {
  public:
-  Floats() = default;
-  explicit Floats(int64_t count);
-  float* data() { return data_.get(); }
-  const float* data() const { return data_.get(); }
+  Aligned() = default;
+  explicit Aligned(int64_t count)
+      : data_(static_cast<T*>(::operator new(static_cast<size_t>(count > 0 ? count : 1) * sizeof(T), kLine))), size_(count) {
+    std::fill_n(data_.get(), count, T{});
+  }
+  T* data() { return data_.get(); }
+  const T* data() const { return data_.get(); }
   int64_t size() const { return size_; }
 
  private:
+  static constexpr std::align_val_t kLine{64};
   struct Free {
-    void operator()(float* p) const;
+    void operator()(T* p) const { ::operator delete(p, kLine); }
   };
-  std::unique_ptr<float[], Free> data_;
+  std::unique_ptr<T[], Free> data_;
   int64_t size_ = 0;
 };
+using Floats = Aligned<float>;
+
+// A weight of the model's products: panels for `Gemm::a` (in bfloat16 rounded to it), and tiles where the level has them.
+struct PackedMatrix {
+  Floats panels;
+  Aligned<uint16_t> halves;
+  const float* data() const { return panels.data(); }
+  const uint16_t* tiles() const { return halves.data(); }
+};
+
+// Nearest bfloat16 (ties to even), its 16 bits.
+uint16_t bfloat16Bits(float x);
 
 struct PackedNorm {
   NormForm form = NormForm::layernorm;
@@ -36,14 +55,15 @@ struct PackedNorm {
 };
 
 struct PackedLayer {
-  Floats output;       // panels [hidden x hidden]
-  Floats feedForward;  // panels [hidden x hidden]
+  PackedMatrix output;       // [hidden x hidden]
+  PackedMatrix feedForward;  // [hidden x hidden]
   Floats feedForwardBias;
   PackedNorm norm1, norm2;
 };
 
 struct PackedHead {
-  Floats weight, bias;  // panels; bias empty when there is none
+  PackedMatrix weight;
+  Floats bias;  // empty when there is none
   int64_t size = 0, input = 0;
   Activation activation = Activation::linear;
 };
@@ -57,14 +77,17 @@ class Packed {
   Packed(const Spec& spec, std::shared_ptr<const Weights> weights, Precision precision);
 
   Spec spec;
+  const Kernels& level;  // whose layouts these are
   std::shared_ptr<const Weights> weights;  // the exact values, for tables that depend on positions and lengths
-  Floats embedding;       // features: panels [hidden x F]; tokens: rows [vocabulary][hidden]; scalar: [hidden]. Input scale included
+  PackedMatrix embedding;  // features: [hidden x F]; tokens: rows [vocabulary][hidden]; scalar: [hidden]. Input scale included
   Floats embeddingBias;   // input scale included
   PackedNorm embeddingNorm;
-  Floats fusion, fusionBias;  // panels [hidden x 2 hidden]
+  PackedMatrix fusion;         // [hidden x 2 hidden]
+  Floats fusionBias;
   std::vector<PackedLayer> layers;
   std::vector<PackedHead> head;  // head layers, then the output
-  // Absorbed embedding (features, mean pooling, no embedding norm): absent otherwise
+  // Absorbed embedding (features, mean pooling, no embedding norm): absent otherwise. Float32 in every precision: squared
+  // weights under a softmax would lose too much, and they are a small part of the work.
   bool absorbs = false;
   Floats gram;            // panels of W^T W [F x F]
   Floats fused;           // panels of [W_f1 W | W_f2 W] [hidden x 2 F]
@@ -75,11 +98,11 @@ class Packed {
   int64_t bytes = 0;
 
  private:
-  Floats panels(const double* source, int64_t rows, int64_t columns);
+  Floats panels(const double* source, int64_t rows, int64_t columns, bool rounded = false);
+  PackedMatrix matrix(const double* source, int64_t rows, int64_t columns);
   Floats copy(const Vector& source, double scale = 1);
   PackedNorm norm(const NormWeights& source, bool fold);
   Precision precision_;
-  int64_t panel_;
 };
 
 }  // namespace hpformer

@@ -64,12 +64,21 @@ Status tdhpExplicit(const Context& c, const Sequence& s, float* keys, int thread
 void storeIntraAttention(const Sequence& s, const float* scores, int64_t from, int64_t count, float maximum, float sum);
 void storeSegmentRows(const Context& c, const Sequence& s, const float* rows, float* to);
 
+// Around a piece of work that may use tile registers.
+struct TileRelease {
+  const Kernels& k;
+  ~TileRelease() {
+    if (k.release) k.release();
+  }
+};
+
 // parallelFor whose body may run out of memory: the exception comes out on the calling thread.
 template <typename Body>
 void shareOut(const Context& c, int64_t count, int threads, Body&& body) {
   std::atomic<bool> failed{false};
   parallelFor(count, threads, [&](int64_t i) {
     if (c.cancelled() || failed.load(std::memory_order_relaxed)) return;
+    const TileRelease release{c.k};
     try {
       body(i);
     } catch (const std::bad_alloc&) {
@@ -86,6 +95,15 @@ struct Tokens {
   int64_t count = 0;  // the rest runs only for the outputs of single steps
   int64_t attentionStep = -1;  // -1: attention is stored per step; else only this step's, once per sequence
 };
+// Keys of one sequence for a level with tiles (tile_keys.cc). Null where a product does not fit tiles.
+struct TileKeys {
+  const uint16_t* scores = nullptr;  // KeyScores::tiles
+  int64_t block = 0;
+  uint16_t* mixed = nullptr;         // M of every layer as tiles [hidden / 16][heads * S / 32], one layer every `stride`
+  int64_t stride = 0;
+};
+TileKeys tileKeys(const Context& c, const float* keys, int64_t segments, float scale, bool folded, Arena& arena, int threads);
+
 // All listed tokens of one sequence. pooled (may be null) receives sum of weight * row; logits rows go out when the readout is 'steps'.
 Status stackSequence(const Context& c, const Sequence& s, const float* keys, const Tokens& tokens,
                      const float* weights, float* pooled, const Request<float>* stepsHead, int threads);

@@ -82,6 +82,7 @@ void lanesOf(const Context& c, Owner sequence, const int32_t* steps, int64_t cou
   c.k.toLanes(rows, count, f, x, ld);
   Gemm g;
   g.a = c.packed.embedding.data();
+  g.tiles = c.packed.embedding.tiles();
   g.rows = d;
   g.k = f;
   g.x = x;

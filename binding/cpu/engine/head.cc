@@ -24,6 +24,7 @@ void headLanes(const Context& c, const float* x, int64_t ld, int64_t count, cons
     float* y = arena.take<float>(h.size * ld);
     Gemm g;
     g.a = h.weight.data();
+    g.tiles = h.weight.tiles();
     g.rows = h.size;
     g.k = h.input;
     g.x = x;

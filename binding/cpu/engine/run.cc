@@ -66,6 +66,7 @@ class Run {
     std::atomic<bool> stop{false};
     parallelFor(count, threads, [&](int64_t i) {
       if (stop.load(std::memory_order_relaxed)) return;
+      const TileRelease release{c_.k};
       Status status = c_.cancelled() ? Status{StatusCode::aborted, "aborted"} : guarded([&] { return body(i); });
       if (status.ok()) return;
       stop = true;
@@ -96,7 +97,7 @@ class Run {
       least = cost;
       best = size;
     };
-    for (int64_t size = 1; size < kAlone; ++size) consider(size);
+    for (int64_t size = 1; size < kAlone && c_.k.tileDepth == 0; ++size) consider(size);  // tiles only know lanes
     for (int64_t size = roundUp(kAlone, c_.k.width); size <= c_.k.group; size += c_.k.width) consider(size);
     return best;
   }
@@ -231,7 +232,8 @@ class Run {
 }  // namespace
 
 Status runBatch(const Packed& packed, const Request<float>& request, const Plan& plan, const CancelFlag& cancel, int threads) {
-  const Context context{packed, packed.spec, plan, kernels(), cancel, threads};
+  const Context context{packed, packed.spec, plan, packed.level, cancel, threads};
+  const TileRelease release{context.k};
   try {
     return Run(context, request).all();
   } catch (const std::bad_alloc&) {

@@ -17,6 +17,7 @@ struct KeyPanels {
   float* values = nullptr;  // unfolded: panels per head of K_g^T [heads][width / panel][S][panel]
   float* mixed = nullptr;   // folded: panels per layer of M [layers][hidden / panel][heads * S][panel]
   int64_t valueStride = 0, scoreStride = 0, mixedStride = 0;
+  TileKeys tiles;
 };
 
 bool folds(const Context& c, int64_t segments, int64_t tokens) {
@@ -55,6 +56,7 @@ void packKeys(const Context& c, const float* keys, int64_t segments, int64_t tok
   k->folded = folds(c, segments, tokens);
   k->scale = c.plan.foldedWeights ? 1.0f : scale;
   const float keyScale = c.plan.foldedWeights ? scale : 1.0f;
+  if (c.k.tileDepth > 0) k->tiles = tileKeys(c, keys, segments, keyScale, k->folded, arena, threads);
   const int64_t blocks = (segments + panel - 1) / panel;
   k->scoreStride = blocks * width * panel;
   k->scores = arena.take<float>(heads * k->scoreStride);
@@ -74,6 +76,7 @@ void packKeys(const Context& c, const float* keys, int64_t segments, int64_t tok
           k->values[g * k->valueStride + (i / panel * segments + s) * panel + i % panel] = keys[s * d + g * width + i];
     return;
   }
+  if (k->tiles.mixed) return;
   const int64_t ld = roundUp(segments, c.k.width);
   float* lanes = arena.take<float>(d * ld);
   const float** rows = arena.take<const float*>(segments);
@@ -116,6 +119,7 @@ void feedForward(const Context& c, const PackedLayer& w, int64_t layer, const Ti
   addNorm(c, layer, 0, b.x, b.y, b.ld, cols);
   Gemm g;
   g.a = w.feedForward.data();
+  g.tiles = w.feedForward.tiles();
   g.rows = g.k = c.spec.hidden;
   g.x = b.x;
   g.ldx = g.ldc = b.ld;
@@ -143,12 +147,16 @@ void layer(const Context& c, const KeyPanels& k, int64_t i, const TileBuffers& b
   scores.ld = b.ld;
   scores.cols = cols;
   scores.scale = k.scale;
+  scores.tiles = k.tiles.scores;
+  scores.block = k.tiles.block;
   c.k.keyScores(scores);
   Gemm g;
   g.ldx = g.ldc = b.ld;
   g.cols = cols;
   if (k.folded) {
-    g.a = k.mixed + (c.packed.layers.size() == 1 ? 0 : i) * k.mixedStride;
+    const int64_t at = c.packed.layers.size() == 1 ? 0 : i;
+    if (k.tiles.mixed) g.tiles = k.tiles.mixed + at * k.tiles.stride;
+    else g.a = k.mixed + at * k.mixedStride;
     g.rows = d;
     g.k = heads * k.segments;
     g.x = b.p;
@@ -162,6 +170,7 @@ void layer(const Context& c, const KeyPanels& k, int64_t i, const TileBuffers& b
       c.k.gemm(g);
     }
     g.a = w.output.data();
+    g.tiles = w.output.tiles();
     g.rows = g.k = d;
     g.x = b.a;
   }
@@ -403,7 +412,7 @@ Status stackStep(const Context& c, const Sequence& s, int32_t step, const float*
 
 Status stackSteps(const Context& c, const Sequence* sequences, int64_t count, const int32_t* steps,
                   const float* const* keys, float* const* pooled) {
-  if (count < kAlone) {
+  if (count < kAlone && c.k.tileDepth == 0) {  // tiles have no form for one row, and its bits must be the lanes'
     for (int64_t j = 0; j < count; ++j)
       if (Status status = stackStep(c, sequences[j], steps[j], keys[j], pooled[j]); !status.ok()) return status;
     return {};
@@ -452,6 +461,7 @@ Status stackSteps(const Context& c, const Sequence* sequences, int64_t count, co
     Gemm g;
     const PackedLayer& w = layerOf(c, l);
     g.a = w.output.data();
+    g.tiles = w.output.tiles();
     g.rows = g.k = d;
     g.x = b.a;
     g.ldx = g.ldc = ld;

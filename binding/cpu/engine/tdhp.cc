@@ -157,6 +157,7 @@ Status tdhpExplicit(const Context& c, const Sequence& s, float* keys, int thread
     c.k.toLanes(from, n, d, x + d * tile, tile);
     Gemm g;
     g.a = c.packed.fusion.data();
+    g.tiles = c.packed.fusion.tiles();
     g.rows = d;
     g.k = 2 * d;
     g.x = x;

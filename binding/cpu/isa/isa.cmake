@@ -1,3 +1,5 @@
+include(CheckCXXCompilerFlag)
+
 # One kernel source, compiled once per ISA level; only these objects get instruction-set flags (and never LTO).
 function(hpformer_isa level)
   add_library(hpformer_isa_${level} OBJECT ${CMAKE_CURRENT_SOURCE_DIR}/binding/cpu/isa/kernels.cc)
@@ -18,5 +20,15 @@ else()
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
     hpformer_isa(avx2 -mavx2 -mfma -mtune=znver3)
     hpformer_isa(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512)
+    check_cxx_compiler_flag("-mamx-tile -mamx-bf16 -mavx512bf16" HPFORMER_COMPILER_HAS_AMX)
+    if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND HPFORMER_COMPILER_HAS_AMX)
+      hpformer_isa(amx -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512
+        -mavx512bf16 -mamx-tile -mamx-bf16 -DHPFORMER_TILES=1)
+    endif()
+    if(HPFORMER_TESTS)
+      # The logic of avx512 and amx on a machine with AVX2 only, tiles in plain C. HPFORMER_ISA names them, nothing else does.
+      hpformer_isa(wide -O1 -Wno-maybe-uninitialized -mavx2 -mfma -DHPFORMER_LANES=16)
+      hpformer_isa(wide_tiles -O1 -Wno-maybe-uninitialized -mavx2 -mfma -DHPFORMER_LANES=16 -DHPFORMER_TILES=1)
+    endif()
   endif()
 endif()

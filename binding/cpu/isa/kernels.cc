@@ -8,21 +8,47 @@
 #include "binding/cpu/kernels/rows.inl"
 #include "binding/cpu/kernels/scan.inl"
 #include "binding/cpu/kernels/transpose.inl"
+#if HPFORMER_TILES
+#include "binding/cpu/isa/tiles.h"
+#include "binding/cpu/kernels/tiles.inl"
+#endif
 
 #define HPFORMER_TEXT2(x) #x
 #define HPFORMER_TEXT(x) HPFORMER_TEXT2(x)
 
 namespace hpformer::HPFORMER_ISA {
+namespace {
+
+#if HPFORMER_TILES
+// Two column tiles of tokens, four of sequences: both are pairs of 16.
+constexpr int64_t kTokens = 32, kSequences = 64;
+static void gemmOf(const Gemm& g) { g.tiles ? gemmTiles(g) : gemm(g); }
+static void keyScoresOf(const KeyScores& a) {
+  if (!a.tiles) return keyScores(a);
+  scoresOnTiles(a);
+  for (int64_t g = 0; g < a.heads; ++g)
+    for (int64_t col = 0; col < a.cols; col += W) softmaxLanes(a.p + g * a.segments * a.ld + col, a.segments, a.ld, a.scale);
+}
+#else
+constexpr int64_t kTokens = kTile, kSequences = kGroup;
+constexpr int64_t kDepth = 0;
+constexpr auto gemmOf = gemm;
+constexpr auto keyScoresOf = keyScores;
+constexpr decltype(Kernels::packTiles) packTiles = nullptr;
+constexpr decltype(Kernels::release) releaseTiles = nullptr;
+#endif
+
+}  // namespace
 
 extern const Kernels table;
 const Kernels table{HPFORMER_TEXT(HPFORMER_ISA),
                     W,
                     kPanel,
-                    kTile,
-                    kGroup,
-                    gemm,
+                    kTokens,
+                    kSequences,
+                    gemmOf,
                     norm,
-                    keyScores,
+                    keyScoresOf,
                     keyAttentionLanes,
                     scanBlock,
                     rowsSum,
@@ -36,6 +62,9 @@ const Kernels table{HPFORMER_TEXT(HPFORMER_ISA),
                     fromLanes,
                     link,
                     matvec,
-                    normRow};
+                    normRow,
+                    kDepth,
+                    packTiles,
+                    releaseTiles};
 
 }  // namespace hpformer::HPFORMER_ISA

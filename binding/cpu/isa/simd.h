@@ -72,6 +72,25 @@ HP_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m2
 HP_INLINE vf max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 HP_INLINE vf min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 HP_INLINE vf sqrt(vf a) { return (vf)_mm256_sqrt_ps((__m256)a); }
+#elif HPFORMER_LANES == 16 && defined(__AVX2__)  // the test levels: two halves (left to the compiler, this takes it minutes)
+struct Halves {
+  __m256 low, high;
+};
+HP_INLINE Halves halves(vf a) { return __builtin_bit_cast(Halves, a); }
+HP_INLINE vf whole(__m256 low, __m256 high) { return __builtin_bit_cast(vf, Halves{low, high}); }
+HP_INLINE vf fma(vf a, vf b, vf c) {
+  const Halves x = halves(a), y = halves(b), z = halves(c);
+  return whole(_mm256_fmadd_ps(x.low, y.low, z.low), _mm256_fmadd_ps(x.high, y.high, z.high));
+}
+HP_INLINE vf max(vf a, vf b) {
+  const Halves x = halves(a), y = halves(b);
+  return whole(_mm256_max_ps(x.low, y.low), _mm256_max_ps(x.high, y.high));
+}
+HP_INLINE vf min(vf a, vf b) {
+  const Halves x = halves(a), y = halves(b);
+  return whole(_mm256_min_ps(x.low, y.low), _mm256_min_ps(x.high, y.high));
+}
+HP_INLINE vf sqrt(vf a) { return whole(_mm256_sqrt_ps(halves(a).low), _mm256_sqrt_ps(halves(a).high)); }
 #elif HPFORMER_LANES == 4 && defined(__aarch64__)
 HP_INLINE vf fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
 HP_INLINE vf max(vf a, vf b) { return a > b ? a : b; }

@@ -111,8 +111,8 @@ typedef float vpu __attribute__((vector_size(4 * kPanel), aligned(4), may_alias)
 HP_INLINE vp fmaPanel(float w, vp x, vp c) {
 #if defined(__FMA__) && HPFORMER_LANES == 8
   return (vp)_mm256_fmadd_ps(_mm256_set1_ps(w), (__m256)x, (__m256)c);
-#elif defined(__AVX512F__) && HPFORMER_LANES == 16
-  return (vp)_mm512_fmadd_ps(_mm512_set1_ps(w), (__m512)x, (__m512)c);
+#elif HPFORMER_LANES == 16 && defined(__AVX2__)
+  return fma(set1(w), x, c);
 #elif defined(__aarch64__) || defined(__FMA__)
   vp r;
   for (int i = 0; i < kPanel; ++i) r[i] = __builtin_fmaf(w, x[i], c[i]);

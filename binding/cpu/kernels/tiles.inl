@@ -1,0 +1,156 @@
+// GEMM on bfloat16 tiles (levels with AMX). Operands are rounded to bfloat16, everything else is float32.
+//
+// Weights lie as A tiles [ceil(rows / 16)][ceil(k / 32)][16][32], zero-padded. X is turned from lanes into B tiles
+// [ceil(k / 32)][columns / 16][16][16][2] once per product, into a buffer on the stack (L1); C tiles go to a small buffer
+// from which the epilogue (bias, activation, residual) writes the lanes. Two row tiles x two column tiles at a time: four
+// accumulators hide the latency of the multiply, four loads serve four multiplies.
+namespace hpformer::HPFORMER_ISA {
+namespace {
+
+constexpr int64_t kPairs = 24 * 1024;  // bfloat16 values of the X buffer: 48 KB
+constexpr int64_t kDepth = kPairs / 16;  // the deepest product: one column tile fills the buffer
+
+// Tile registers are configured when first used and given back at the end of a piece of work (Kernels::release): held
+// longer, they would be saved at every context switch of the thread.
+static thread_local bool tilesReady = false;
+
+HP_INLINE void tilesAcquire() {
+  if (tilesReady) return;
+  tilesConfigure();
+  tilesReady = true;
+}
+
+static void releaseTiles() {
+  if (tilesReady) tilesRelease();
+  tilesReady = false;
+}
+
+// Lanes [k][ld] to B tiles; `blocks` column tiles of 16.
+static void toPairs(const float* x, int64_t ld, int64_t k, int64_t blocks, uint16_t* to) {
+  for (int64_t i = 0; i < k; i += 2, x += 2 * ld)
+    for (int64_t b = 0; b < blocks; ++b) {
+      const vf second = i + 1 < k ? load(x + ld + b * W) : vf{};
+      storePairs(to + (i / 32 * blocks + b) * kHalves + i % 32 * 16, load(x + b * W), second);
+    }
+  for (int64_t i = (k + 1) / 2 * 2; i % 32; i += 2)
+    for (int64_t b = 0; b < blocks; ++b) storePairs(to + (i / 32 * blocks + b) * kHalves + i % 32 * 16, vf{}, vf{});
+}
+
+// out [16 R][32]: R row tiles (their tiles `stride` apart) times C column tiles.
+template <int R, int C>
+static void multiply(const uint16_t* a, int64_t stride, int64_t depth, const uint16_t* b, int64_t blocks, float* out) {
+  HP_TILE_ZERO(0);
+  if constexpr (C == 2) HP_TILE_ZERO(1);
+  if constexpr (R == 2) HP_TILE_ZERO(2);
+  if constexpr (R == 2 && C == 2) HP_TILE_ZERO(3);
+  for (int64_t k = 0; k < depth; ++k, a += kHalves, b += blocks * kHalves) {
+    HP_TILE_LOAD(4, a);
+    HP_TILE_LOAD(6, b);
+    HP_TILE_MULTIPLY(0, 4, 6);
+    if constexpr (C == 2) {
+      HP_TILE_LOAD(7, b + kHalves);
+      HP_TILE_MULTIPLY(1, 4, 7);
+    }
+    if constexpr (R == 2) {
+      HP_TILE_LOAD(5, a + stride);
+      HP_TILE_MULTIPLY(2, 5, 6);
+      if constexpr (C == 2) HP_TILE_MULTIPLY(3, 5, 7);
+    }
+  }
+  HP_TILE_STORE(0, out, 128);
+  if constexpr (C == 2) HP_TILE_STORE(1, out + 16, 128);
+  if constexpr (R == 2) HP_TILE_STORE(2, out + 512, 128);
+  if constexpr (R == 2 && C == 2) HP_TILE_STORE(3, out + 528, 128);
+}
+
+template <int A>
+static void finishTiles(const Gemm& g, const float* in, int64_t row, int64_t rows, int64_t col, int64_t blocks) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const vf bias = set1(g.bias ? g.bias[row + r] : 0.0f);
+    const int64_t at = (row + r) * g.ldc + col;
+    for (int64_t b = 0; b < blocks; ++b) {
+      vf y = activate<A>(load(in + r * 32 + b * W) + bias);
+      if (g.residual) y = y + load(g.residual + at + b * W);
+      store(g.c + at + b * W, y);
+    }
+  }
+}
+
+// Columns [col, col + 16 blocks) of the product, X already in pairs.
+static void multiplyTiles(const Gemm& g, const uint16_t* pairs, int64_t col, int64_t blocks) {
+  const int64_t depth = (g.k + 31) / 32, stride = ((g.packed ? g.packed : g.k) + 31) / 32 * kHalves;
+  alignas(64) float out[32 * 32];
+  for (int64_t row = 0; row < g.rows; row += 32) {
+    const uint16_t* a = g.tiles + row / 16 * stride;
+    const int64_t rows = g.rows - row < 32 ? g.rows - row : 32;
+    for (int64_t b = 0; b < blocks; b += 2) {
+      const uint16_t* x = pairs + b * kHalves;
+      const int64_t wide = blocks - b < 2 ? 1 : 2;
+      if (rows > 16) {
+        if (wide == 2) multiply<2, 2>(a, stride, depth, x, blocks, out);
+        else multiply<2, 1>(a, stride, depth, x, blocks, out);
+      } else {
+        if (wide == 2) multiply<1, 2>(a, stride, depth, x, blocks, out);
+        else multiply<1, 1>(a, stride, depth, x, blocks, out);
+      }
+      const int64_t at = col + b * W;
+      switch (g.activation) {
+        case 1: finishTiles<1>(g, out, row, rows, at, wide); break;
+        case 2: finishTiles<2>(g, out, row, rows, at, wide); break;
+        case 3: finishTiles<3>(g, out, row, rows, at, wide); break;
+        case 4: finishTiles<4>(g, out, row, rows, at, wide); break;
+        default: finishTiles<0>(g, out, row, rows, at, wide);
+      }
+    }
+  }
+}
+
+// Calls use(pairs, col, blocks) for every chunk of columns that fits the buffer, with X of depth k converted.
+template <typename Use>
+HP_INLINE void eachChunk(const float* x, int64_t ld, int64_t k, int64_t cols, Use use) {
+  alignas(64) uint16_t pairs[kPairs];
+  const int64_t most = kPairs / ((k + 31) / 32 * kHalves), all = (cols + W - 1) / W;
+  tilesAcquire();
+  for (int64_t at = 0; at < all; at += most) {
+    const int64_t blocks = all - at < most ? all - at : most;
+    toPairs(x + at * W, ld, k, blocks, pairs);
+    use(pairs, at * W, blocks);
+  }
+}
+
+static void gemmTiles(const Gemm& g) {
+  eachChunk(g.x, g.ldx, g.k, g.cols,
+            [&g](const uint16_t* pairs, int64_t col, int64_t blocks) { multiplyTiles(g, pairs, col, blocks); });
+}
+
+// Scores of all heads: keys block-diagonal in blocks of `block` channels, X converted once.
+static void scoresOnTiles(const KeyScores& a) {
+  const int64_t together = a.block / a.width, rows = together * a.segments;
+  const int64_t blockTiles = (rows + 15) / 16 * (a.block / 32);
+  eachChunk(a.x, a.ld, a.heads * a.width, a.cols, [&](const uint16_t* pairs, int64_t col, int64_t blocks) {
+    for (int64_t i = 0; i * together < a.heads; ++i) {
+      Gemm g;
+      g.tiles = a.tiles + i * blockTiles * kHalves;
+      g.k = a.block;
+      g.rows = a.heads - i * together < together ? (a.heads - i * together) * a.segments : rows;
+      g.c = a.p + i * rows * a.ld;
+      g.ldc = a.ld;
+      multiplyTiles(g, pairs + i * (a.block / 32) * blocks * kHalves, col, blocks);
+    }
+  });
+}
+
+// Rows [rows][cols] of lanes into columns [k0, k0 + cols) of A tiles that are `depth` tiles deep.
+static void packTiles(const float* x, int64_t ld, int64_t rows, int64_t cols, uint16_t* tiles, int64_t depth, int64_t k0) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < cols; i += W) {
+      const int64_t n = cols - i < W ? cols - i : W, k = k0 + i, left = 32 - k % 32;
+      uint16_t* to = tiles + (r / 16 * depth + k / 32) * kHalves + r % 16 * 32 + k % 32;
+      const vf v = load(x + r * ld + i);
+      storeHalves(to, v, 0, n < left ? n : left);
+      if (n > left) storeHalves(to + kHalves - 32, v, left, n);
+    }
+}
+
+}  // namespace
+}  // namespace hpformer::HPFORMER_ISA
