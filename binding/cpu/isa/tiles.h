@@ -30,6 +30,8 @@ HP_INLINE void tilesRelease() { _tile_release(); }
 #define HP_TILE_LOAD(t, p) _tile_loadd(t, p, 64)
 #define HP_TILE_STORE(t, p, stride) _tile_stored(t, p, stride)
 #define HP_TILE_MULTIPLY(c, a, b) _tile_dpbf16ps(c, a, b)
+// gcc 12 does not know that tile loads read memory: what they are to see must be stored before this.
+#define HP_TILE_FENCE() __asm__ volatile("" : : : "memory")
 
 // Two registers of lanes to one row of pairs: lane i holds (a[i], b[i]).
 HP_INLINE void storePairs(uint16_t* to, vf a, vf b) {
@@ -86,6 +88,7 @@ HP_INLINE void tileStore(int t, float* p, int64_t stride) {
 #define HP_TILE_LOAD(t, p) __builtin_memcpy(&tiles[t], p, sizeof tiles[t])
 #define HP_TILE_STORE(t, p, stride) tileStore(t, p, stride)
 #define HP_TILE_MULTIPLY(c, a, b) tileMultiply(c, a, b)
+#define HP_TILE_FENCE()
 
 // Nearest bfloat16, ties to even, in the high half of the lane; a NaN becomes the plain one.
 HP_INLINE vi rounded(vf v) {

@@ -114,6 +114,7 @@ HP_INLINE void eachChunk(const float* x, int64_t ld, int64_t k, int64_t cols, Us
   for (int64_t at = 0; at < all; at += most) {
     const int64_t blocks = all - at < most ? all - at : most;
     toPairs(x + at * W, ld, k, blocks, pairs);
+    HP_TILE_FENCE();
     use(pairs, at * W, blocks);
   }
 }
