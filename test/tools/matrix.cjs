@@ -51,7 +51,8 @@ function fetched(...packages) {
   if (!fs.existsSync(folder)) {
     fs.mkdirSync(folder, { recursive: true });
     fs.writeFileSync(path.join(folder, 'package.json'), '{ "private": true }\n');
-    const result = stage.npm(['install', '--ignore-scripts', ...packages], { cwd: folder });
+    // --force: a run time of another processor is wanted for the emulator.
+    const result = stage.npm(['install', '--force', '--ignore-scripts', ...packages], { cwd: folder });
     if (result.status !== 0) throw new Skip(`not in the registry that is reached: ${packages.join(', ')}`);
   }
   return path.join(folder, 'node_modules');
