@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 build=build-coverage
 cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Debug -DHPFORMER_TESTS=ON -DHPFORMER_CUDA="${HPFORMER_CUDA:-OFF}" \
   -DCMAKE_CXX_FLAGS="--coverage -O1" -DCMAKE_SHARED_LINKER_FLAGS=--coverage -DCMAKE_EXE_LINKER_FLAGS=--coverage \
-  -DHPFORMER_OUTPUT_DIRECTORY="$PWD/$build/Release"
+  -DHPFORMER_OUTPUT_DIRECTORY="$PWD/$build/build/Release"
 cmake --build "$build" --parallel "${JOBS:-2}"
 find "$build" -name '*.gcda' -delete
 ctest --test-dir "$build" --output-on-failure

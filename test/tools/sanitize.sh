@@ -12,7 +12,7 @@ case "$kind" in
 esac
 build="build-sanitize-$kind"
 cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DHPFORMER_TESTS=ON -DHPFORMER_CUDA="${HPFORMER_CUDA:-OFF}" \
-  -DHPFORMER_SANITIZE="$flags" -DHPFORMER_OUTPUT_DIRECTORY="$PWD/$build/Release"
+  -DHPFORMER_SANITIZE="$flags" -DHPFORMER_OUTPUT_DIRECTORY="$PWD/$build/build/Release"
 cmake --build "$build" --parallel "${JOBS:-2}"
 
 export ASAN_OPTIONS="halt_on_error=1:detect_stack_use_after_return=1"
@@ -24,7 +24,7 @@ ctest --test-dir "$build" --output-on-failure
 runtime=$(${CXX:-g++} -print-file-name="$library")
 export ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0"
 export LD_PRELOAD="$(readlink -f "$runtime")"
-# node-gyp-build looks into build/Release of the folder that <NAME>_PREBUILD names.
+# node-gyp-build looks into build/Release below the folder that <NAME>_PREBUILD names.
 export HPFORMER_PREBUILD="$PWD/$build"
 if [ $# -eq 0 ]; then set -- test/golden test/session test/unit; fi
 node node_modules/jest/bin/jest.js --runInBand --passWithNoTests "$@"
