@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the native tests, and with `address` jest too, under sanitizers: test/tools/sanitize.sh address|thread|leak [jest arguments]
+# Runs the native tests, and with `address` jest too, under sanitizers: test/tools/sanitize.sh address|thread [jest arguments]
 # address: ASan + UBSan (native tests with leak check, then the addon inside Node)   thread: TSan   Needs g++ and its sanitizer libraries.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
