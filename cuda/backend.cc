@@ -26,6 +26,7 @@ int64_t inputBytes(const Spec& spec, const Feed<float>& feed) {
 struct Flight {
   Program program;
   Lane* lane = nullptr;
+  bool complete = false;  // everything was queued: results may be read
 };
 
 class DeviceRun {
@@ -67,6 +68,7 @@ class DeviceRun {
       flights.emplace_back();
       flights.back().lane = lane;
       status = launch({&request_, &plan_, at, std::min(size, end - at)}, &flights.back());
+      flights.back().complete = status.ok();
     }
     while (!flights.empty()) {
       const Status landed = land(&flights);
@@ -104,7 +106,7 @@ class DeviceRun {
   // Waits for the oldest slice and gives its lane back.
   Status land(std::deque<Flight>* flights) {
     Flight& flight = flights->front();
-    const Status status = flight.program.finish(device_, *flight.lane);
+    const Status status = flight.program.finish(device_, *flight.lane, flight.complete);
     device_.give(flight.lane);
     flights->pop_front();
     return status;

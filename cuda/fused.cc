@@ -139,7 +139,7 @@ class Fused {
     p.tdhp.absorbed = absorbed();
     p.tdhp.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
     p.tdhp.embedTransposed = model_.at(model_.embedTransposed);
-    p.tdhp.embed = model_.at(model_.embedding);
+    p.tdhp.embed = model_.at(model_.embedPadded);
     p.tdhp.prefix = in.prefix;
     p.tdhp.fusionTransposed = model_.at(model_.fusionTransposed);
     p.tdhp.fusionBias = model_.at(model_.fusionBias);

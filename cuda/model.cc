@@ -17,13 +17,13 @@ std::map<std::string, std::weak_ptr<DeviceModel>> gModels;
 
 }  // namespace
 
-// Collects arrays into one block; each starts on 16 bytes so that kernels may load vectors.
+// Collects arrays into one block; each starts on 32 bytes: vectors, sectors.
 class Packer {
  public:
   size_t add(const Vector& values, double scale = 1.0) {
     const size_t offset = floats_.size();
     for (double v : values) floats_.push_back(static_cast<float>(v * scale));
-    floats_.resize((floats_.size() + 3) / 4 * 4, 0.f);
+    floats_.resize((floats_.size() + 7) / 8 * 8, 0.f);
     return offset;
   }
 
@@ -175,7 +175,15 @@ void DeviceModel::packFused(const Weights& w, Packer* packer) {
   fusable = hasFusedWidth(d) && head.size() <= static_cast<size_t>(kMaxHeadLayers) && !(features && spec_.features > 128);
   if (!fusable) return;
   const bool half = precision_ == Precision::bfloat16;
-  if (features) embedTransposed = packer->transposed(w.embedding, d, spec_.features, inputScale(spec_));
+  if (features) {
+    embedTransposed = packer->transposed(w.embedding, d, spec_.features, inputScale(spec_));
+    const int64_t wide = (spec_.features + 7) / 8 * 8;
+    Vector padded(static_cast<size_t>(d * wide));
+    for (int64_t i = 0; i < d * spec_.features; ++i) {
+      padded[static_cast<size_t>(i / spec_.features * wide + i % spec_.features)] = w.embedding[static_cast<size_t>(i)];
+    }
+    embedPadded = packer->add(padded, inputScale(spec_));
+  }
   fusionTransposed = packer->transposed(w.fusion, d, 2 * d);
   stream = packer->position();
   if (features) packer->slices(w.embedding, d, spec_.features, half, inputScale(spec_));

@@ -135,7 +135,7 @@ struct TdhpParams {
   int absorbed;                 // features and mean pooling: rows are never embedded (embedTransposed, prefix used)
   float scale;                  // 1 / sqrt(hidden)
   const float* embedTransposed;  // [features, hidden]
-  const float* embed;           // [hidden, features]
+  const float* embed;           // [hidden, features rounded up to 8]: rows start on sectors
   const double* prefix;         // [positions + 1, hidden]: sums of origin rows
   const float* fusionTransposed;  // [2 hidden, hidden]
   const float* fusionBias;

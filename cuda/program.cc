@@ -24,9 +24,12 @@ Status Program::start(Device& device, Lane& lane) {
   return device.check(device.driver().graphLaunch(known->second, lane.stream), "cuGraphLaunch");
 }
 
-Status Program::finish(Device& device, Lane& lane) {
+Status Program::finish(Device& device, Lane& lane, bool complete) {
   if (Status s = device.check(device.driver().streamSynchronize(lane.stream), "cuStreamSynchronize"); !s.ok()) return s;
-  for (const Result& r : results_) std::memcpy(r.to, arena.host<char>(r.at), r.bytes);
+  for (size_t i = 0; complete && i < results_.size(); ++i) {
+    const Result& r = results_[i];
+    std::memcpy(r.to, arena.host<char>(r.at), r.bytes);
+  }
   held_.clear();
   return {};
 }

@@ -94,8 +94,8 @@ class Program {
 
   // Queues copy in, all steps, copy out. Shapes that repeat run as a CUDA graph.
   Status start(Device& device, Lane& lane);
-  // Waits, then moves results to their owners.
-  Status finish(Device& device, Lane& lane);
+  // Waits for the lane, then moves results to their owners unless start() failed.
+  Status finish(Device& device, Lane& lane, bool complete);
 
  private:
   struct Step {

@@ -188,13 +188,12 @@ __device__ __forceinline__ void packedAttention(const float* keys, int segments,
   constexpr int kColumns = kHidden / 32;
   const int column = lane * kColumns, lanes = 32 / heads;
   float x[kColumns], sum[kColumns] = {}, top = -INFINITY, total = 0.f;
-#pragma unroll
-  for (int i = 0; i < kColumns; ++i) x[i] = loadOne<kBf16>(in, stride, row, column + i);
+  loadValues<kBf16>(in, stride, row, column, x);
   for (int s = 0; s < segments; ++s) {
     float key[kColumns], score = 0.f;
+    loadFloats(keys + s * kHidden + column, key);
 #pragma unroll
     for (int i = 0; i < kColumns; ++i) {
-      key[i] = keys[s * kHidden + column + i];
       if (kBf16) key[i] = __bfloat162float(__float2bfloat16_rn(key[i]));
       score = fmaf(x[i], key[i], score);
     }
@@ -208,7 +207,8 @@ __device__ __forceinline__ void packedAttention(const float* keys, int segments,
     top = next;
   }
 #pragma unroll
-  for (int i = 0; i < kColumns; ++i) storeOne<kBf16>(out, stride, row, column + i, sum[i] / total);
+  for (int i = 0; i < kColumns; ++i) sum[i] /= total;
+  storeValues<kBf16>(out, stride, row, column, sum);
 }
 
 }  // namespace hpformer::cuda

@@ -175,4 +175,68 @@ __device__ __forceinline__ float loadOne(char* base, int stride, int row, int co
   }
 }
 
+// kCount consecutive values of a row, starting at a multiple of kCount: widest accesses that stay within a 16-byte unit, so
+// that neighbouring lanes do not meet in a bank.
+template <bool kBf16, int kCount>
+__device__ __forceinline__ void loadValues(char* base, int stride, int row, int column, float (&x)[kCount]) {
+  if constexpr (kCount % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+      const int at = (column + i) * Operand<kBf16>::kElement;
+      const char* p = unitOf(base, stride, row, at >> 4) + (at & 15);
+      if constexpr (kBf16) {
+        const uint2 v = *reinterpret_cast<const uint2*>(p);
+        x[i] = __uint_as_float(v.x << 16), x[i + 1] = __uint_as_float(v.x & 0xffff0000u);
+        x[i + 2] = __uint_as_float(v.y << 16), x[i + 3] = __uint_as_float(v.y & 0xffff0000u);
+      } else {
+        const float4 v = *reinterpret_cast<const float4*>(p);
+        x[i] = v.x, x[i + 1] = v.y, x[i + 2] = v.z, x[i + 3] = v.w;
+      }
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) x[i] = loadOne<kBf16>(base, stride, row, column + i);
+  }
+}
+
+template <bool kBf16, int kCount>
+__device__ __forceinline__ void storeValues(char* base, int stride, int row, int column, const float (&x)[kCount]) {
+  if constexpr (kCount % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+      const int at = (column + i) * Operand<kBf16>::kElement;
+      char* p = unitOf(base, stride, row, at >> 4) + (at & 15);
+      if constexpr (kBf16) {
+        *reinterpret_cast<uint2*>(p) = make_uint2(packBf16(x[i], x[i + 1]), packBf16(x[i + 2], x[i + 3]));
+      } else {
+        *reinterpret_cast<float4*>(p) = make_float4(x[i], x[i + 1], x[i + 2], x[i + 3]);
+      }
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) storeOne<kBf16>(base, stride, row, column + i, x[i]);
+  }
+}
+
+// The same from a row of floats.
+template <int kCount>
+__device__ __forceinline__ void loadFloats(const float* from, float (&x)[kCount]) {
+  if constexpr (kCount % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+      const float4 v = *reinterpret_cast<const float4*>(from + i);
+      x[i] = v.x, x[i + 1] = v.y, x[i + 2] = v.z, x[i + 3] = v.w;
+    }
+  } else if constexpr (kCount % 2 == 0) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 2) {
+      const float2 v = *reinterpret_cast<const float2*>(from + i);
+      x[i] = v.x, x[i + 1] = v.y;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) x[i] = from[i];
+  }
+}
+
 }  // namespace hpformer::cuda

@@ -43,8 +43,25 @@ struct RowReader {
       : p(params), base(static_cast<long long>(batch) * params.source.steps), lane(laneIndex),
         vectors(params.source.features % 4 == 0) {}
 
-  // Column of raw[i] of this lane.
-  __device__ int rawColumn(int i) const { return vectors ? lane * 4 + i : lane + 32 * i; }
+  // A raw row of kRawWidth values in shared memory, in the lanes' order: four neighbours, or every 32nd.
+  __device__ void storeRaw(float* to, const float (&raw)[4]) const {
+    if (vectors) {
+      *reinterpret_cast<float4*>(to + lane * 4) = make_float4(raw[0], raw[1], raw[2], raw[3]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to[lane + 32 * i] = raw[i];
+    }
+  }
+  // Columns beyond the features are zero in memory or meet a zero of the row.
+  __device__ void loadRaw(const float* from, float (&raw)[4]) const {
+    if (vectors) {
+      const float4 v = *reinterpret_cast<const float4*>(from + lane * 4);
+      raw[0] = v.x, raw[1] = v.y, raw[2] = v.z, raw[3] = v.w;
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) raw[i] = from[lane + 32 * i];
+    }
+  }
 
   __device__ void zero(Row<kHidden>* row) const {
 #pragma unroll
@@ -114,8 +131,8 @@ struct RowReader {
 // out[s][n] = sum_k in[s][k] weight[k][n] for s of [first, first + kTogether) below `count`, handed to use(s, n, sum).
 // Columns over threads, then groups of segments: neighbouring threads read neighbouring weights.
 template <typename Use>
-__device__ __forceinline__ void smallProduct(const float* in, int inStride, const float* weight, int k, int n, int count,
-                                             Use use) {
+__device__ __forceinline__ void smallProduct(const float* in, int inStride, const float* weight, int weightStride, int k,
+                                             int n, int count, Use use) {
   const int groups = (count + kTogether - 1) / kTogether;
   for (int i = threadIdx.x; i < n * groups; i += blockDim.x) {
     const int column = i % n, first = i / n * kTogether;
@@ -124,7 +141,7 @@ __device__ __forceinline__ void smallProduct(const float* in, int inStride, cons
     for (; j + 4 <= k; j += 4) {
       float w[4];
 #pragma unroll
-      for (int e = 0; e < 4; ++e) w[e] = __ldg(weight + static_cast<long long>(j + e) * n + column);
+      for (int e = 0; e < 4; ++e) w[e] = __ldg(weight + static_cast<long long>(j + e) * weightStride + column);
 #pragma unroll
       for (int s = 0; s < kTogether; ++s) {
         if (first + s >= count) break;
@@ -136,7 +153,7 @@ __device__ __forceinline__ void smallProduct(const float* in, int inStride, cons
       }
     }
     for (; j < k; ++j) {
-      const float w = __ldg(weight + static_cast<long long>(j) * n + column);
+      const float w = __ldg(weight + static_cast<long long>(j) * weightStride + column);
 #pragma unroll
       for (int s = 0; s < kTogether; ++s) {
         if (first + s < count) sum[s] = fmaf(in[(first + s) * inStride + j], w, sum[s]);
@@ -181,10 +198,7 @@ __device__ void poolSegments(const TdhpParams& p, const SequenceInfo& info, int 
 #pragma unroll
           for (int i = 0; i < 4; ++i) sum[i] += raw[i];
         }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          if (reader.rawColumn(i) < kRawWidth) out[reader.rawColumn(i)] = sum[i];
-        }
+        reader.storeRaw(out, sum);
       } else {
         // A run without rows leaves the neutral element; zero rows count in the maximum below.
         float value[kColumns];
@@ -233,7 +247,7 @@ __device__ void poolSegments(const TdhpParams& p, const SequenceInfo& info, int 
     __syncthreads();
   }
   if (!p.absorbed) return;
-  smallProduct(shared.raw, kRawWidth, p.embedTransposed, p.source.features, kHidden, info.segments,
+  smallProduct(shared.raw, kRawWidth, p.embedTransposed, kHidden, p.source.features, kHidden, info.segments,
                [&](int s, int n, float sum) {
                  const int begin = min(s * info.segmentLength, info.steps);
                  const int end = min(begin + info.segmentLength, info.steps);
@@ -327,7 +341,7 @@ __device__ void scanSegments(const TdhpParams& p, const SequenceInfo& info, int 
   const RowReader<kHidden> reader(p, batch, lane);
   if (p.absorbed) {
     // The query in the space of raw rows: u_s = W^T E_s.
-    smallProduct(shared.together, 2 * kHidden, p.embed, kHidden, p.source.features, info.segments,
+    smallProduct(shared.together, 2 * kHidden, p.embed, (p.source.features + 7) / 8 * 8, kHidden, p.source.features, info.segments,
                  [&](int s, int n, float sum) { shared.raw[s * kRawWidth + n] = sum; });
     __syncthreads();
   }
@@ -340,13 +354,7 @@ __device__ void scanSegments(const TdhpParams& p, const SequenceInfo& info, int 
       float query[kColumns], rawQuery[4] = {};
 #pragma unroll
       for (int i = 0; i < kColumns; ++i) query[i] = shared.together[s * 2 * kHidden + lane + 32 * i];
-      if (p.absorbed) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int column = reader.rawColumn(i);
-          if (column < p.source.features) rawQuery[i] = shared.raw[s * kRawWidth + column];
-        }
-      }
+      if (p.absorbed) reader.loadRaw(shared.raw + s * kRawWidth, rawQuery);
       Scan<kHidden> scan;
       for (int t = run.begin; t < run.end; t += kRows) {
         Row<kHidden> row[kRows];
@@ -371,10 +379,7 @@ __device__ void scanSegments(const TdhpParams& p, const SequenceInfo& info, int 
       float* out = shared.partial + item * shared.partialStride;
 #pragma unroll
       for (int i = 0; i < kColumns; ++i) out[lane + 32 * i] = scan.x[i];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (reader.rawColumn(i) < kRawWidth) out[kHidden + reader.rawColumn(i)] = scan.raw[i];
-      }
+      if (p.absorbed) reader.storeRaw(out + kHidden, scan.raw);
       if (lane == 0) {
         out[kHidden + kRawWidth] = scan.top;
         out[kHidden + kRawWidth + 1] = scan.total;
@@ -410,7 +415,7 @@ __device__ void scanSegments(const TdhpParams& p, const SequenceInfo& info, int 
     __syncthreads();
   }
   if (!p.absorbed) return;
-  smallProduct(shared.raw, kRawWidth, p.embedTransposed, p.source.features, kHidden, info.segments,
+  smallProduct(shared.raw, kRawWidth, p.embedTransposed, kHidden, p.source.features, kHidden, info.segments,
                [&](int s, int n, float sum) { shared.together[s * 2 * kHidden + kHidden + n] += sum; });
   __syncthreads();
 }
@@ -422,7 +427,7 @@ __device__ void tdhpSequence(const TdhpParams& p, int batch, const TdhpShared& s
   poolSegments<kHidden>(p, info, batch, shared);
   attendSegments<kHidden>(p, info, shared);
   scanSegments<kHidden>(p, info, batch, shared);
-  smallProduct(shared.together, 2 * kHidden, p.fusionTransposed, 2 * kHidden, kHidden, info.segments,
+  smallProduct(shared.together, 2 * kHidden, p.fusionTransposed, kHidden, 2 * kHidden, kHidden, info.segments,
                [&](int s, int n, float sum) { shared.means[s * kHidden + n] = sum + __ldg(p.fusionBias + n); });
   __syncthreads();
 }
