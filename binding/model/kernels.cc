@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 #include "binding/contract/positions.h"
 #include "binding/contract/reference_steps.h"
+#include "binding/cpu/backend.h"
 #include "sizes.h"
 
 namespace hpformer {
@@ -18,6 +20,10 @@ struct Refusal {
 };
 
 [[noreturn]] void refuse(StatusCode code, const std::string& message) { throw Refusal{{code, message}}; }
+
+// float32 runs the CPU backend's kernels, float64 the reference.
+template <typename Real>
+constexpr bool kOnCpu = std::is_same_v<Real, float>;
 
 template <typename Real>
 class Kernel {
@@ -39,7 +45,8 @@ class Kernel {
     if (name == "head") return head();
     refuse(StatusCode::input,
            "kernel: expected embed, segmentPool, extraSegmentAttention, intraSegmentAttention, fusion, tdhp, "
-           "keyAttention, norm, dense, layer or head, got " + name);
+           "keyAttention, norm, dense, layer or head, got " +
+               name);
   }
 
  private:
@@ -72,8 +79,8 @@ class Kernel {
     int64_t count = 0;
     if (!product(shape, &count)) refuse(StatusCode::shape, where(name) + "its size overflows");
     if (found->second.size != count) {
-      refuse(StatusCode::shape, where(name) + "expected " + std::to_string(count) + " values, got " +
-                                    std::to_string(found->second.size));
+      refuse(StatusCode::shape,
+             where(name) + "expected " + std::to_string(count) + " values, got " + std::to_string(found->second.size));
     }
     return found->second.data;
   }
@@ -143,8 +150,8 @@ class Kernel {
     if (spec.positions == PositionKind::learned) {
       spec.maximum = number("maximum", 1);
       if (steps_ > spec.maximum) {
-        refuse(StatusCode::shape, where("steps") + "expected at most " + std::to_string(spec.maximum) + ", got " +
-                                      std::to_string(steps_));
+        refuse(StatusCode::shape,
+               where("steps") + "expected at most " + std::to_string(spec.maximum) + ", got " + std::to_string(steps_));
       }
       const int64_t rows = spec.maximum + (tokens ? spec.padding + 1 : 0);
       const Real* table = in("positions", {rows, d_});
@@ -193,7 +200,12 @@ class Kernel {
     const Real* x = in("x", {batch_, steps_, d_});
     Real* y = out("out", {batch_, count_, d_});
     for (int64_t b = 0; b < batch_; ++b) {
-      reference::segmentPool(x + b * steps_ * d_, steps_, d_, count_, length_, pooling, y + b * count_ * d_);
+      const Real* rows = x + b * steps_ * d_;
+      if constexpr (kOnCpu<Real>) {
+        cpu::poolRows(rows, steps_, d_, count_, length_, pooling, y + b * count_ * d_);
+      } else {
+        reference::segmentPool(rows, steps_, d_, count_, length_, pooling, y + b * count_ * d_);
+      }
     }
   }
 
@@ -203,8 +215,12 @@ class Kernel {
     Real* y = out("out", {batch_, count_, d_});
     Real* weights = out("weights", {batch_, count_, count_}, false);
     for (int64_t b = 0; b < batch_; ++b) {
-      reference::extraSegmentAttention(x + b * count_ * d_, count_, d_, y + b * count_ * d_,
-                                       weights ? weights + b * count_ * count_ : nullptr);
+      Real* own = weights ? weights + b * count_ * count_ : nullptr;
+      if constexpr (kOnCpu<Real>) {
+        cpu::extraRows(x + b * count_ * d_, count_, d_, y + b * count_ * d_, own);
+      } else {
+        reference::extraSegmentAttention(x + b * count_ * d_, count_, d_, y + b * count_ * d_, own);
+      }
     }
   }
 
@@ -215,8 +231,13 @@ class Kernel {
     Real* y = out("out", {batch_, count_, d_});
     Real* weights = out("weights", {batch_, steps_}, false);
     for (int64_t b = 0; b < batch_; ++b) {
-      reference::intraSegmentAttention(extra + b * count_ * d_, x + b * steps_ * d_, steps_, d_, count_, length_,
-                                       y + b * count_ * d_, weights ? weights + b * steps_ : nullptr);
+      const Real *queries = extra + b * count_ * d_, *rows = x + b * steps_ * d_;
+      Real *to = y + b * count_ * d_, *own = weights ? weights + b * steps_ : nullptr;
+      if constexpr (kOnCpu<Real>) {
+        cpu::intraRows(queries, rows, steps_, d_, count_, length_, to, own);
+      } else {
+        reference::intraSegmentAttention(queries, rows, steps_, d_, count_, length_, to, own);
+      }
     }
   }
 
@@ -226,7 +247,12 @@ class Kernel {
     const Real* intra = in("intra", {batch_, count_, d_});
     const Real* weight = in("weight", {d_, 2, d_});
     const Real* bias = in("bias", {d_});
-    reference::fusion(extra, intra, batch_ * count_, d_, weight, bias, out("out", {batch_, count_, d_}));
+    Real* y = out("out", {batch_, count_, d_});
+    if constexpr (kOnCpu<Real>) {
+      cpu::fusionRows(extra, intra, batch_ * count_, d_, weight, bias, y);
+    } else {
+      reference::fusion(extra, intra, batch_ * count_, d_, weight, bias, y);
+    }
   }
 
   void tdhp() {
@@ -236,14 +262,19 @@ class Kernel {
     const Real* weight = in("weight", {d_, 2, d_});
     const Real* bias = in("bias", {d_});
     Real* y = out("out", {batch_, count_, d_});
-    const size_t size = static_cast<size_t>(count_ * d_);
-    std::vector<Real> pool(size), extra(size), intra(size);
     for (int64_t b = 0; b < batch_; ++b) {
       const Real* rows = x + b * steps_ * d_;
-      reference::segmentPool(rows, steps_, d_, count_, length_, pooling, pool.data());
-      reference::extraSegmentAttention<Real>(pool.data(), count_, d_, extra.data(), nullptr);
-      reference::intraSegmentAttention<Real>(extra.data(), rows, steps_, d_, count_, length_, intra.data(), nullptr);
-      reference::fusion(extra.data(), intra.data(), count_, d_, weight, bias, y + b * count_ * d_);
+      Real* keys = y + b * count_ * d_;
+      if constexpr (kOnCpu<Real>) {
+        cpu::tdhpRows(rows, steps_, d_, count_, length_, pooling, weight, bias, keys);
+      } else {
+        const size_t size = static_cast<size_t>(count_ * d_);
+        std::vector<Real> pool(size), extra(size), intra(size);
+        reference::segmentPool(rows, steps_, d_, count_, length_, pooling, pool.data());
+        reference::extraSegmentAttention<Real>(pool.data(), count_, d_, extra.data(), nullptr);
+        reference::intraSegmentAttention<Real>(extra.data(), rows, steps_, d_, count_, length_, intra.data(), nullptr);
+        reference::fusion(extra.data(), intra.data(), count_, d_, weight, bias, keys);
+      }
     }
   }
 
@@ -253,8 +284,8 @@ class Kernel {
     steps_ = number("steps", 1);
     heads_ = number("heads", 1);
     if (d_ % heads_ != 0) {
-      refuse(StatusCode::shape, where("heads") + "expected a divisor of " + std::to_string(d_) + ", got " +
-                                    std::to_string(heads_));
+      refuse(StatusCode::shape,
+             where("heads") + "expected a divisor of " + std::to_string(d_) + ", got " + std::to_string(heads_));
     }
   }
 
@@ -264,6 +295,14 @@ class Kernel {
     const Real* keys = in("keys", {batch_, count_, d_});
     Real* y = out("out", {batch_, steps_, d_});
     Real* weights = out("weights", {batch_, steps_, heads_, count_}, false);
+    if constexpr (kOnCpu<Real>) {
+      for (int64_t b = 0; b < batch_; ++b) {
+        const int64_t at = b * steps_;
+        cpu::keyAttentionRows(x + at * d_, steps_, d_, keys + b * count_ * d_, count_, heads_, y + at * d_,
+                              weights ? weights + at * heads_ * count_ : nullptr);
+      }
+      return;
+    }
     for (int64_t r = 0; r < batch_ * steps_; ++r) {
       reference::keyAttention(x + r * d_, keys + r / steps_ * count_ * d_, count_, d_, heads_, y + r * d_,
                               weights ? weights + r * heads_ * count_ : nullptr, count_);
@@ -277,6 +316,7 @@ class Kernel {
     const reference::NormArrays<Real> w = normArrays("", kind, d_);
     const Real* x = in("x", {rows, d_});
     Real* y = out("out", {rows, d_});
+    if constexpr (kOnCpu<Real>) return cpu::normRows(kind, w, x, rows, d_, y);
     std::copy_n(x, rows * d_, y);
     for (int64_t r = 0; r < rows; ++r) reference::norm(kind, w, d_, y + r * d_);
   }
@@ -284,8 +324,14 @@ class Kernel {
   void dense() {
     const int64_t rows = number("rows", 1), width = number("inputs", 1), height = number("outputs", 1);
     const Activation activation = choice("activation", Activation::geluTanh);
-    reference::dense(in("x", {rows, width}), rows, width, in("weight", {height, width}), in("bias", {height}, false),
-                     height, activation, out("out", {rows, height}));
+    const Real *x = in("x", {rows, width}), *weight = in("weight", {height, width}),
+               *bias = in("bias", {height}, false);
+    Real* y = out("out", {rows, height});
+    if constexpr (kOnCpu<Real>) {
+      cpu::denseRows(x, rows, width, weight, bias, height, activation, y);
+    } else {
+      reference::dense(x, rows, width, weight, bias, height, activation, y);
+    }
   }
 
   void layer() {
@@ -301,6 +347,13 @@ class Kernel {
     const Real* x = in("x", {batch_, steps_, d_});
     const Real* keys = in("keys", {batch_, count_, d_});
     Real* y = out("out", {batch_, steps_, d_});
+    if constexpr (kOnCpu<Real>) {
+      for (int64_t b = 0; b < batch_; ++b) {
+        const int64_t at = b * steps_ * d_;
+        cpu::layerRows(x + at, steps_, d_, keys + b * count_ * d_, count_, heads_, w, kind, activation, y + at);
+      }
+      return;
+    }
     std::copy_n(x, batch_ * steps_ * d_, y);
     for (int64_t r = 0; r < batch_ * steps_; ++r) {
       reference::layer<Real>(w, kind, activation, keys + r / steps_ * count_ * d_, count_, d_, heads_, y + r * d_,

@@ -1,4 +1,5 @@
-// `kernels.*`: each step of the model as a function on plain arrays, float32 or float64 (arithmetic in double).
+// `kernels.*`: each step of the model as a function on plain arrays. float32 runs the kernels of the CPU backend (embed and the
+// head's link: the reference, rounded), float64 the reference.
 //
 // All arrays are row-major; B batch, L steps, d hidden, S segments, b length (steps in one segment, S·b >= L).
 // Enumerations are the ordinals of binding/contract/spec.h. Names in [] are optional.

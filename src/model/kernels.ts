@@ -39,7 +39,7 @@ const cut = { segments: [1], length: [1] } as const;
 
 /**
  * One entry per kernel. Native code (binding/model/kernels.h) gets every bound size and option as a number under its own
- * name. All tensors of a call are float32, or all float64; arithmetic is double. `embed`, `segmentPool`,
+ * name. All tensors of a call are float32 (the CPU backend's kernels), or all float64 (the reference). `embed`, `segmentPool`,
  * `extraSegmentAttention`, `intraSegmentAttention`, `fusion`, `keyAttention`, `dense` and `norm` are the single steps;
  * `tdhp`, `layer` and `head` are whole stages. Sources: reference sections 1 to 3.
  */
@@ -271,7 +271,7 @@ function makeKernel(name: KernelName): Kernel {
 
 /**
  * Each kernel as a function on tensors, unfused and fused, on the CPU: `kernels.fusion({ extra, intra, weight, bias })`.
- * float64 tensors are computed in double. `kernels.<name>.signature` says which tensors and options it takes.
+ * float32 tensors run the kernels that models on the CPU run, float64 tensors the reference. `kernels.<name>.signature` says which tensors and options it takes.
  *
  * @throws HPformerError `ERR_HPFORMER_INPUT`, `_TYPE`, `_SHAPE`, `_RANGE`, and `_LIMIT` for results beyond 2 GiB.
  */

@@ -213,3 +213,82 @@ describe('what is refused', () => {
     expect(action).toThrow(expect.objectContaining({ code: `ERR_HPFORMER_${code}` }));
   });
 });
+
+describe('float32 (the kernels of the CPU backend) against float64 (the reference)', () => {
+  const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
+  let state = seed || 1;
+  const random = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 31 - 1;
+  };
+  /** The same numbers in both types. */
+  const both = (dims: number[], low = -1) => {
+    const data = Float32Array.from(
+      { length: dims.reduce((a, b) => a * b, 1) },
+      () => low + (1 - low) * (random() / 2 + 0.5),
+    );
+    return [new Tensor('float32', data, dims), new Tensor('float64', Float64Array.from(data), dims)] as const;
+  };
+  type Pair = readonly [Tensor, Tensor];
+  const compare = (
+    name: keyof typeof kernels,
+    inputs: Record<string, Pair>,
+    options: Record<string, string | number>,
+  ) => {
+    const pick = (i: 0 | 1) => Object.fromEntries(Object.entries(inputs).map(([key, pair]) => [key, pair[i]]));
+    const [narrow, wide] = [kernels[name](pick(0) as never, options), kernels[name](pick(1) as never, options)];
+    for (const key of Object.keys(wide)) {
+      const [a, b] = [narrow[key]!.data as Float64Array, wide[key]!.data as Float64Array];
+      expect({ name, key, options, seed, excess: excess(a, b, 2e-5, 2e-5) <= 1 }).toEqual({
+        name,
+        key,
+        options,
+        seed,
+        excess: true,
+      });
+    }
+  };
+  // Batch, steps, hidden, heads, segments, length: one of each, odd widths, more rows than a tile, zero rows at the end.
+  const shapes = [
+    [1, 1, 1, 1, 1, 1],
+    [2, 7, 6, 3, 3, 3],
+    [1, 50, 20, 4, 7, 8],
+    [3, 130, 17, 1, 5, 30],
+    [1, 33, 64, 8, 9, 4],
+  ] as const;
+
+  test.each(shapes)(
+    `batch %d, steps %d, hidden %d, heads %d, segments %d of %d (seed=${seed})`,
+    (b, l, d, heads, segments, length) => {
+      const cut = { segments, length };
+      const [x, keys] = [both([b, l, d]), both([b, segments, d])];
+      const [weight, bias] = [both([d, 2 * d]), both([d])];
+      for (const pooling of ['mean', 'max']) {
+        compare('segmentPool', { x }, { ...cut, pooling });
+        compare('tdhp', { x, weight, bias }, { ...cut, pooling });
+      }
+      compare('extraSegmentAttention', { x: keys }, {});
+      compare('intraSegmentAttention', { extra: keys, x }, { length });
+      compare('fusion', { extra: keys, intra: both([b, segments, d]), weight, bias }, {});
+      compare('keyAttention', { x, keys }, { heads });
+      for (const norm of ['layernorm', 'batchnorm', 'scalenorm', 'rmsnorm'] as const) {
+        const parts = (prefix: string) => {
+          const name = (part: string) => (prefix === '' ? part.toLowerCase() : prefix + part);
+          const own: Record<string, Pair> = { [name('Weight')]: both([norm === 'scalenorm' ? 1 : d], 0.5) };
+          if (norm === 'layernorm' || norm === 'batchnorm') own[name('Bias')] = both([d]);
+          if (norm === 'batchnorm')
+            Object.assign(own, { [name('Mean')]: both([d]), [name('Variance')]: both([d], 0.5) });
+          return own;
+        };
+        // A row of one channel has no spread: its norm is 0 / epsilon, and rounding decides.
+        if (d === 1 && norm !== 'batchnorm') continue;
+        compare('norm', { x: both([b * l, d]), ...parts('') }, { norm });
+        const layer = { output: both([d, d]), feedForward: both([d, d]), feedForwardBias: both([d]) };
+        for (const activation of ['linear', 'relu', 'silu', 'gelu', 'gelu_tanh'])
+          compare('layer', { x, keys, ...layer, ...parts('norm1'), ...parts('norm2') }, { heads, norm, activation });
+      }
+      for (const activation of ['linear', 'relu', 'silu', 'gelu', 'gelu_tanh'])
+        compare('dense', { x: both([b * l, d]), weight: both([d + 3, d]), bias: both([d + 3]) }, { activation });
+    },
+  );
+});

@@ -1,0 +1,118 @@
+// Mutation testing of what decides: configuration, checkpoint readers, planner. Each mutant is one changed token of one file in
+// a copy of the project; it is killed when the tests of that folder fail. Survivors are printed with their place.
+// node test/tools/mutation.cjs [number of mutants, default 200] [seed, default 1] [file text to match]
+'use strict';
+const { spawnSync } = require('node:child_process');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const ts = require('typescript');
+
+const root = path.join(__dirname, '..', '..');
+const [wanted = '200', seed = '1', match = ''] = process.argv.slice(2);
+const suites = [
+  [/^src\/config\//, ['test/unit/config']],
+  [/^src\/checkpoint\/(?!onnx)/, ['test/unit/checkpoint']],
+  [/^src\/model\/(plan|graph)\.ts$/, ['test/unit/model/plan', 'test/unit/model/graph']],
+];
+
+const swaps = {
+  '<': '<=',
+  '<=': '<',
+  '>': '>=',
+  '>=': '>',
+  '===': '!==',
+  '!==': '===',
+  '&&': '||',
+  '||': '&&',
+  '+': '-',
+  '-': '+',
+  '*': '/',
+  '/': '*',
+  true: 'false',
+  false: 'true',
+};
+
+/** Every place of a file where one token can be changed: [start, end, replacement]. */
+function mutantsOf(file) {
+  const text = fs.readFileSync(path.join(root, file), 'utf8');
+  const source = ts.createSourceFile(file, text, ts.ScriptTarget.ES2022, true);
+  const found = [];
+  const visit = (node) => {
+    // Types, imports and what an error says are not behaviour.
+    if (ts.isTypeNode(node) || ts.isImportDeclaration(node) || ts.isInterfaceDeclaration(node)) return;
+    if (ts.isTemplateExpression(node) || ts.isThrowStatement(node)) return;
+    if (ts.isCallExpression(node) && /^(fail|refuse|refused)$/.test(node.expression.getText())) return;
+    const change = (at, replacement) => found.push([at.getStart(), at.getEnd(), replacement]);
+    if (ts.isBinaryExpression(node)) {
+      const swap = swaps[node.operatorToken.getText()];
+      const text = ts.isStringLiteralLike(node.left) || ts.isStringLiteralLike(node.right);
+      if (swap && !(text && swap === '-')) change(node.operatorToken, swap);
+    } else if (node.kind === ts.SyntaxKind.TrueKeyword || node.kind === ts.SyntaxKind.FalseKeyword) {
+      change(node, swaps[node.getText()]);
+    } else if (ts.isNumericLiteral(node)) {
+      change(node, `(${node.getText()} + 1)`);
+    } else if (ts.isPrefixUnaryExpression(node) && node.operator === ts.SyntaxKind.ExclamationToken) {
+      change(node, `(${node.operand.getText()})`);
+    } else if (ts.isIfStatement(node)) {
+      change(node.expression, 'false');
+    }
+    ts.forEachChild(node, visit);
+  };
+  visit(source);
+  return found.map(([start, end, replacement]) => ({ file, text, start, end, replacement }));
+}
+
+function run(folder, tests) {
+  const jest = path.join(root, 'node_modules', 'jest', 'bin', 'jest.js');
+  const result = spawnSync(process.execPath, [jest, '--bail', '--silent', '--runInBand', ...tests], {
+    cwd: folder,
+    encoding: 'utf8',
+    timeout: 120000,
+  });
+  return result.status === 0 && result.signal === null;
+}
+
+const files = suites.flatMap(([pattern]) =>
+  fs
+    .readdirSync(path.join(root, 'src'), { recursive: true })
+    .map((name) => `src/${String(name).replaceAll(path.sep, '/')}`)
+    .filter((name) => name.endsWith('.ts') && pattern.test(name) && name.includes(match)),
+);
+const all = files.flatMap(mutantsOf);
+let state = Number(seed) >>> 0 || 1;
+const random = () => {
+  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+  return state / 2 ** 32;
+};
+const chosen = all.length <= Number(wanted) ? all : [];
+const left = [...all];
+while (chosen.length < Number(wanted) && left.length > 0)
+  chosen.push(left.splice(Math.floor(random() * left.length), 1)[0]);
+
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'hpformer-mutation-'));
+try {
+  for (const name of ['src', 'test', 'package.json', 'jest.config.cjs', 'tsconfig.json'])
+    fs.cpSync(path.join(root, name), path.join(folder, name), { recursive: true });
+  for (const name of ['node_modules', 'build', 'dist', 'examples'])
+    if (fs.existsSync(path.join(root, name))) fs.symlinkSync(path.join(root, name), path.join(folder, name));
+  const testsOf = (file) => suites.find(([pattern]) => pattern.test(file))[1];
+  for (const [, tests] of suites)
+    if (!run(folder, tests)) throw new Error(`${tests.join(' ')} fails without any change; mutants would say nothing`);
+  let killed = 0;
+  for (const { file, text, start, end, replacement } of chosen) {
+    const place = path.join(folder, file);
+    fs.writeFileSync(place, text.slice(0, start) + replacement + text.slice(end));
+    const survived = run(folder, testsOf(file));
+    fs.writeFileSync(place, text);
+    if (!survived) killed++;
+    else {
+      const line = text.slice(0, start).split('\n').length;
+      console.log(`survived: ${file}:${line}: ${text.slice(start, end)} → ${replacement}`);
+    }
+  }
+  const share = ((100 * killed) / chosen.length).toFixed(1);
+  console.log(`${killed} of ${chosen.length} mutants killed (${share} %), of ${all.length} there are; seed ${seed}`);
+} finally {
+  fs.rmSync(folder, { recursive: true, force: true });
+}
