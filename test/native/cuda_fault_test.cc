@@ -114,11 +114,12 @@ struct Scenario {
   Batch batch;
   std::vector<float> expected;
 
-  explicit Scenario(uint64_t seed) {
+  // Width 16 takes the unfused path, 64 the fused one.
+  Scenario(uint64_t seed, int64_t hidden) {
     Random r(seed);
     spec.features = 5;
     spec.positions = PositionKind::interleaved;
-    spec.hidden = 64;
+    spec.hidden = hidden;
     spec.heads = 8;
     spec.layers = 1;
     spec.labels = 2;
@@ -132,7 +133,7 @@ struct Scenario {
     std::unique_ptr<Backend> backend;
     if (Status s = createCudaBackend(spec, weights, {}, &backend); !s.ok()) return s;
     for (int i = 0; i < 3; ++i) {
-      Run<float> run(spec, batch, false, i == 2);
+      Run<float> run(spec, batch, false, false);
       if (Status s = backend->run(run.request, {}, kNever); !s.ok()) return s;
       if (expected.empty()) expected = run.logits;
       if (check) expect(run.logits == expected, "a run after a failure gives other bits");
@@ -161,6 +162,32 @@ void nothingLeft(const std::string& after) {
   gLiveBytes = 0;
 }
 
+// One call failing: right status, nothing left, and a clean run afterwards where asked.
+void tryFault(Scenario* scenario, int64_t at, int error, bool thenClean) {
+  gFailed.clear();
+  gCalls = 0;
+  gError = error;
+  gAt = at;
+  const Status s = scenario->play(false);
+  gAt = 0;
+  if (std::getenv("HPFORMER_TEST_VERBOSE")) {
+    std::fprintf(stderr, "%lld %s %d: %s\n", static_cast<long long>(at), gFailed.c_str(), error, s.message.c_str());
+  }
+  const std::string where = "call " + std::to_string(at) + " (" + gFailed + ") failing with " + std::to_string(error);
+  // A failure while cleaning up has nobody to report to; any other must be reported, by its kind.
+  if (!isCleanup(gFailed)) {
+    const bool right = s.code == (error == 2 ? StatusCode::memory : StatusCode::device);
+    expect(right, where + ": got code " + std::to_string(static_cast<int>(s.code)) + " " + s.message);
+    expect(s.message.find("cuda:0") != std::string::npos, where + ": the message names no device: " + s.message);
+  }
+  nothingLeft(where);
+  if (!thenClean) return;
+  const Status again = scenario->play(true);
+  expect(again.ok(), where + ", then without it: " + again.message);
+  gFailed.clear();
+  nothingLeft(where + ", then a clean run");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -175,39 +202,22 @@ int main(int argc, char** argv) {
   const cuda::Driver table = wrapped();
   cuda::replaceDriverForTests(&table);
 
-  Scenario scenario(7);
-  const Status clean = scenario.play(true);
-  expect(clean.ok(), clean.message);
-  nothingLeft("a clean run");
-  const int64_t calls = gCalls;
-
-  int64_t tried = 0;
-  for (const int error : {2 /* out of memory */, 719 /* launch failed: sticky */}) {
-    for (int64_t at = 1; at <= calls; at += stride) {
-      gFailed.clear();
-      gCalls = 0;
-      gError = error;
-      gAt = at;
-      const Status s = scenario.play(false);
-      gAt = 0;
-      ++tried;
-      if (std::getenv("HPFORMER_TEST_VERBOSE")) std::fprintf(stderr, "%lld %s %d: %s\n", static_cast<long long>(at), gFailed.c_str(), error, s.message.c_str());
-      const std::string where = "call " + std::to_string(at) + " (" + gFailed + ") failing with " + std::to_string(error);
-      // A failure while cleaning up has nobody to report to; any other must be reported, by its kind.
-      if (!isCleanup(gFailed) || !s.ok()) {
-        const bool right = error == 2 ? s.code == StatusCode::memory : s.code == StatusCode::device;
-        expect(right || isCleanup(gFailed), where + ": got code " + std::to_string(static_cast<int>(s.code)) + " " + s.message);
-        expect(s.ok() || s.message.find("cuda:0") != std::string::npos, where + ": the message names no device: " + s.message);
-      }
-      nothingLeft(where);
-      if (at % (5 * stride) == 1) {
-        const Status again = scenario.play(true);
-        expect(again.ok(), where + ", then without it: " + again.message);
-        gFailed.clear();
-        nothingLeft(where + ", then a clean run");
+  int64_t tried = 0, calls = 0;
+  for (const auto& [hidden, step] : {std::pair<int64_t, int64_t>{16, stride}, {64, 5 * stride}}) {
+    Scenario scenario(7, hidden);
+    gCalls = 0;
+    const Status clean = scenario.play(true);
+    expect(clean.ok(), clean.message);
+    nothingLeft("a clean run");
+    calls = gCalls;
+    for (const int error : {2 /* out of memory */, 719 /* launch failed: sticky */}) {
+      for (int64_t at = 1; at <= calls; at += step) {
+        tryFault(&scenario, at, error, at % (10 * step) == 1);
+        ++tried;
       }
     }
   }
+  Scenario scenario(7, 16);
 
   // A poisoned device stays so while a model holds it, and is fresh afterwards.
   {
@@ -237,7 +247,7 @@ int main(int argc, char** argv) {
   }
   nothingLeft("100 load and dispose cycles");
   cuda::replaceDriverForTests(nullptr);
-  std::printf("%lld failing calls tried of %lld in a load, three runs and a dispose: %d failures\n",
+  std::printf("%lld failing calls tried, %lld in a load, three fused runs and a dispose: %d failures\n",
               static_cast<long long>(tried), static_cast<long long>(calls), gFailures);
   return gFailures == 0 ? 0 : 1;
 }
