@@ -127,6 +127,7 @@ function markdown(m: Measurement): string {
   const length = (l: number) => (l % 1024 === 0 ? `${l / 1024}K` : String(l));
   const ratio = (x: number) => `${x >= 10 ? x.toFixed(0) : x.toFixed(2)}x`;
   const mega = (x: number) => (x / 1e6).toFixed(x < 1e7 ? 1 : 0);
+  const milliseconds = (x: number) => (x >= 100 ? x.toFixed(0) : x.toPrecision(3));
   const base = (l: number) => row('transformer', l);
   return `# Efficiency
 
@@ -169,7 +170,7 @@ ${table(
   ],
   names.map((n) => [
     title(n),
-    ...steps.map((l) => row(n, l).ms.toPrecision(3)),
+    ...steps.map((l) => milliseconds(row(n, l).ms)),
     ...steps.map((l) => (row(n, l).bytes / 2 ** 20).toFixed(1)),
     ...steps.map((l) => mega(row(n, l).flops)),
     String(row(n, steps[0]!).parametersPerLayer),

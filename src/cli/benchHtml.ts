@@ -10,6 +10,10 @@ const quoted = (text: string) =>
   text.replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c]!);
 const short = (x: number) => {
   const size = Math.abs(x);
+  if (size >= 1024 && Number.isInteger(Math.log2(size))) {
+    const [unit, scale] = size >= 2 ** 20 ? ['Mi', 2 ** 20] : ['Ki', 1024];
+    return `${x / (scale as number)}${unit}`;
+  }
   if (size >= 1e9) return `${+(x / 1e9).toPrecision(3)}G`;
   if (size >= 1e6) return `${+(x / 1e6).toPrecision(3)}M`;
   if (size >= 1e3) return `${+(x / 1e3).toPrecision(3)}k`;
@@ -110,10 +114,12 @@ export function roofline(label: string, points: readonly RooflinePoint[], peak: 
   const roof = `<polyline class="roof" fill="none" points="${spot(x.from, Math.max(y.from, Math.min(peak, bandwidth * x.from)))} ${spot(bend, Math.min(peak, bandwidth * bend))} ${spot(x.to, Math.min(peak, bandwidth * x.to))}"/>`;
   const dots = usable.map((p, i) => {
     const [cx, cy] = spot(intensity[i]!, p.gflops).split(',');
-    return `<circle cx="${cx}" cy="${cy}" r="5" fill="${colour(i)}"><title>${quoted(p.name)}: ${short(p.gflops)} GFLOP/s</title></circle>`;
+    const title = `<title>${quoted(p.name)}: ${short(p.gflops)} GFLOP/s</title>`;
+    // Colours repeat after eight; numbers do not.
+    return `<circle cx="${cx}" cy="${cy}" r="5" fill="${colour(i)}">${title}</circle><text x="${Number(cx) + 7}" y="${Number(cy) - 6}">${i + 1}</text>`;
   });
   const body = axes(x, y, 'operations per byte', 'GFLOP/s') + roof + dots.join('');
-  return svg(label, body) + legend(usable.map((p) => p.name));
+  return svg(label, body) + legend(usable.map((p, i) => `${i + 1} ${p.name}`));
 }
 
 /** One bar. */
@@ -166,7 +172,7 @@ svg{display:block;width:100%;height:auto}svg text{fill:var(--ink);font:13px syst
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;color:var(--ink);font-size:.85rem}.legend i{display:inline-block;width:12px;height:12px;border-radius:2px;margin-right:6px}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
 th,td{padding:4px 10px;border-bottom:1px solid var(--grid);text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}
-@media(max-width:600px){svg text{font-size:17px}}`;
+@media(max-width:600px){body{padding:16px 12px}svg text{font-size:20px}}`;
 
 /** The page. `note` says on what machine. */
 export function page(title: string, note: string, ...sections: string[]): string {
