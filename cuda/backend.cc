@@ -14,7 +14,8 @@ namespace hpformer {
 namespace cuda {
 namespace {
 
-// A slice is at most this much input and this many rows, so that copies of one slice overlap the work of the one before.
+// A slice is at most this much input and this many rows, so that copies of one slice overlap the work of the one
+// before.
 constexpr int64_t kSliceBytes = int64_t{8} << 20;
 constexpr int64_t kSliceRows = int64_t{1} << 18;
 
@@ -45,7 +46,8 @@ class DeviceRun {
       bytes += inputBytes(spec, request_.second);
       rows += request_.second.steps;
     }
-    const int64_t size = std::clamp<int64_t>(std::min(kSliceBytes / std::max<int64_t>(1, bytes), kSliceRows / rows), 1, 4096);
+    const int64_t size =
+        std::clamp<int64_t>(std::min(kSliceBytes / std::max<int64_t>(1, bytes), kSliceRows / rows), 1, 4096);
     Status status;
     std::deque<Flight> flights;
     for (int64_t at = first; at < end && status.ok(); at += size) {
@@ -54,7 +56,8 @@ class DeviceRun {
         break;
       }
       Lane* lane = nullptr;
-      // The second lane is taken only if it is free: holding one while waiting for another could deadlock with other runs.
+      // The second lane is taken only if it is free: holding one while waiting for another could deadlock with other
+      // runs.
       while (!lane && status.ok()) {
         if (flights.empty()) {
           status = device_.take(&lane);
@@ -95,7 +98,8 @@ class DeviceRun {
     bool taken = false;
     if (Status s = buildFused(model_, slice, program, &taken); !s.ok()) return s;
     if (!taken) return buildUnfused(model_, slice, Wanted::everything, program);
-    // Attention weights come from the unfused kernels beside it: asking for them must not change the other outputs' bits.
+    // Attention weights come from the unfused kernels beside it: asking for them must not change the other outputs'
+    // bits.
     const auto extras = [](const SequenceOutputs<float>& out) {
       return out.attention || out.segmentAttention || out.intraAttention;
     };
@@ -158,7 +162,8 @@ class CudaBackend : public Backend {
     const auto part = [&](int64_t i) {
       const int64_t first = request.batch * i / parts, end = request.batch * (i + 1) / parts;
       try {
-        status[static_cast<size_t>(i)] = DeviceRun(*models_[static_cast<size_t>(i)], request, plan, cancel).run(first, end);
+        status[static_cast<size_t>(i)] =
+            DeviceRun(*models_[static_cast<size_t>(i)], request, plan, cancel).run(first, end);
       } catch (const std::exception& error) {
         status[static_cast<size_t>(i)] = {StatusCode::internal, error.what()};
       }

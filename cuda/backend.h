@@ -17,9 +17,9 @@ struct CudaDeviceInfo {
 };
 
 struct CudaOptions {
-  int device = 0;          // ordinal; -1: all devices, batches split over them
+  int device = 0;  // ordinal; -1: all devices, batches split over them
   Precision precision = Precision::float32;
-  std::string key;         // packed weights are shared by equal keys on one device
+  std::string key;  // packed weights are shared by equal keys on one device
 };
 
 bool cudaCompiledIn();

@@ -1,4 +1,5 @@
-// A slice of a request (some of its sequences) and what the host prepares for the kernels: per-sequence facts, positions.
+// A slice of a request (some of its sequences) and what the host prepares for the kernels: per-sequence facts,
+// positions.
 #pragma once
 #include <memory>
 #include <vector>
@@ -17,7 +18,9 @@ struct Slice {
   int64_t first = 0, count = 0;
 
   template <typename T>
-  T* at(T* base, int64_t perSequence) const { return base ? base + first * perSequence : nullptr; }
+  T* at(T* base, int64_t perSequence) const {
+    return base ? base + first * perSequence : nullptr;
+  }
 };
 
 // One of the at most two inputs of a slice, staged for the device.
@@ -36,11 +39,14 @@ struct Input {
 
 enum class RowSelection { all, read };  // read: only rows that the readout needs (fused kernels), as a list
 
-// Stages inputs of the slice: features/tokens/values, SequenceInfo, positions, row lists. `second`: the second sequence.
-Status stageInput(DeviceModel& model, const Slice& slice, bool second, RowSelection rows, Program* program, Input* input);
+// Stages inputs of the slice: features/tokens/values, SequenceInfo, positions, row lists. `second`: the second
+// sequence.
+Status stageInput(DeviceModel& model, const Slice& slice, bool second, RowSelection rows, Program* program,
+                  Input* input);
 
 // Builds all launches of the unfused path: one kernel per step, every output offered.
-// `only` narrows it: extras leaves out what the fused path has computed (logits, probabilities, pooled, keys, segments).
+// `only` narrows it: extras leaves out what the fused path has computed (logits, probabilities, pooled, keys,
+// segments).
 enum class Wanted { everything, extras };
 Status buildUnfused(DeviceModel& model, const Slice& slice, Wanted wanted, Program* program);
 
@@ -48,8 +54,8 @@ Status buildUnfused(DeviceModel& model, const Slice& slice, Wanted wanted, Progr
 struct HeadInput {
   const float* x = nullptr;
   const SequenceInfo* info = nullptr;
-  int64_t rows = 1;         // per sequence
-  bool masked = false;      // rows beyond a sequence's steps become 0
+  int64_t rows = 1;     // per sequence
+  bool masked = false;  // rows beyond a sequence's steps become 0
 };
 void buildHead(DeviceModel& model, const Slice& slice, const HeadInput& in, Wanted wanted, Program* program);
 

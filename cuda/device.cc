@@ -31,7 +31,8 @@ Status DeviceBuffer::allocate(Device& device, size_t bytes, CUstream stream) {
   CUdeviceptr address = 0;
   const size_t size = std::max<size_t>(bytes, 256);
   if (pool) {
-    if (Status s = device.check(device.driver().memAllocAsync(&address, size, stream), "cuMemAllocAsync"); !s.ok()) return s;
+    if (Status s = device.check(device.driver().memAllocAsync(&address, size, stream), "cuMemAllocAsync"); !s.ok())
+      return s;
   } else {
     if (Status s = device.check(device.driver().memAlloc(&address, size), "cuMemAlloc"); !s.ok()) return s;
   }
@@ -48,7 +49,10 @@ void DeviceBuffer::release() {
   Device::Current current(*device_);
   if (current.status().ok()) {
     if (stream_) {
-      (void)device_->check(device_->driver().memFreeAsync(address_, stream_), "cuMemFreeAsync");
+      // A stream in a bad state does not take it; then the plain call does.
+      if (!device_->check(device_->driver().memFreeAsync(address_, stream_), "cuMemFreeAsync").ok()) {
+        (void)device_->driver().memFree(address_);
+      }
     } else {
       (void)device_->check(device_->driver().memFree(address_), "cuMemFree");
     }
@@ -89,7 +93,8 @@ Status Device::open() {
   if (Status s = check(driver_.deviceGetCount(&count), "cuDeviceGetCount"); !s.ok()) return s;
   if (ordinal_ < 0 || ordinal_ >= count) {
     return {StatusCode::device, "cuda:" + std::to_string(ordinal_) + ": expected a device of 0.." +
-                                    std::to_string(count - 1) + ", there " + (count == 1 ? "is 1" : "are " + std::to_string(count))};
+                                    std::to_string(count - 1) + ", there " +
+                                    (count == 1 ? "is 1" : "are " + std::to_string(count))};
   }
   if (Status s = check(driver_.deviceGet(&device_, ordinal_), "cuDeviceGet"); !s.ok()) return s;
   int shared = 0, pools = 0, major = 0;
@@ -98,11 +103,12 @@ Status Device::open() {
                                              {&pools, kAttributeMemoryPools},
                                              {&major, kAttributeMajor}};
   for (auto [value, attribute] : attributes) {
-    if (Status s = check(driver_.deviceGetAttribute(value, attribute, device_), "cuDeviceGetAttribute"); !s.ok()) return s;
+    if (Status s = check(driver_.deviceGetAttribute(value, attribute, device_), "cuDeviceGetAttribute"); !s.ok())
+      return s;
   }
   if (major < 8) {
-    return {StatusCode::device, "cuda:" + std::to_string(ordinal_) + ": expected compute capability 8.0 or newer, got " +
-                                    std::to_string(major) + ".x"};
+    return {StatusCode::device, "cuda:" + std::to_string(ordinal_) +
+                                    ": expected compute capability 8.0 or newer, got " + std::to_string(major) + ".x"};
   }
   sharedLimit_ = static_cast<size_t>(shared);
   pools_ = pools && driver_.memAllocAsync && driver_.memFreeAsync;
@@ -133,7 +139,8 @@ Status Device::check(CUresult result, const char* call) {
   if (isSticky(result)) {
     std::lock_guard lock(poisonMutex_);
     if (poison_.ok()) {
-      poison_ = {StatusCode::device, status.message + "; the device stays unusable until every model on it is disposed"};
+      poison_ = {StatusCode::device,
+                 status.message + "; the device stays unusable until every model on it is disposed"};
     }
   }
   return status;
@@ -151,7 +158,8 @@ Status Device::function(const std::string& name, size_t sharedBytes, CUfunction*
     const std::string symbol = "hpformer_" + name;
     CUmodule module = nullptr;
     if (Status s = load(moduleOf(name), &module); !s.ok()) return s;
-    if (Status s = check(driver_.moduleGetFunction(&f.handle, module, symbol.c_str()), "cuModuleGetFunction"); !s.ok()) {
+    if (Status s = check(driver_.moduleGetFunction(&f.handle, module, symbol.c_str()), "cuModuleGetFunction");
+        !s.ok()) {
       f.handle = nullptr;
       return s;
     }

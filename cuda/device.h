@@ -1,4 +1,5 @@
-// One GPU as the process sees it: primary context, module, memory, lanes. Made by the first model on it, gone with the last.
+// One GPU as the process sees it: primary context, module, memory, lanes. Made by the first model on it, gone with the
+// last.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -27,7 +28,9 @@ class DeviceBuffer {
   CUdeviceptr address() const { return address_; }
   size_t bytes() const { return bytes_; }
   template <typename T>
-  T* at(size_t offset) const { return reinterpret_cast<T*>(address_ + offset); }
+  T* at(size_t offset) const {
+    return reinterpret_cast<T*>(address_ + offset);
+  }
 
  private:
   Device* device_ = nullptr;
@@ -36,8 +39,8 @@ class DeviceBuffer {
   size_t bytes_ = 0;
 };
 
-// A stream with everything one batch in flight needs: an arena on the device, its pinned twin on the host, and the graphs
-// captured over them. Kept between calls, grown when a larger batch comes.
+// A stream with everything one batch in flight needs: an arena on the device, its pinned twin on the host, and the
+// graphs captured over them. Kept between calls, grown when a larger batch comes.
 struct Lane {
   CUstream stream = nullptr;
   DeviceBuffer arena;

@@ -13,8 +13,8 @@ constexpr int64_t kSingleSteps = 512;  // longer sequences get a launch of their
 
 // A launch shape of `stack`.
 struct Shape {
-  int tiles = 1;    // tiles of 16 rows in a warp
-  int groups = 1;   // groups of 4 warps
+  int tiles = 1;   // tiles of 16 rows in a warp
+  int groups = 1;  // groups of 4 warps
   int packed = 0;
   bool single = false;
   int shared = 0;
@@ -24,8 +24,12 @@ struct Shape {
 class Fused {
  public:
   Fused(DeviceModel& model, const Slice& slice, Program* program)
-      : model_(model), spec_(model.spec()), slice_(slice), program_(*program),
-        half_(model.precision() == Precision::bfloat16), limit_(static_cast<int>(model.device().sharedLimit())) {}
+      : model_(model),
+        spec_(model.spec()),
+        slice_(slice),
+        program_(*program),
+        half_(model.precision() == Precision::bfloat16),
+        limit_(static_cast<int>(model.device().sharedLimit())) {}
 
   Status build(bool* taken) {
     *taken = false;
@@ -106,8 +110,8 @@ class Fused {
     p.layers = static_cast<int>(model_.head.size());
     for (size_t j = 0; j < model_.head.size(); ++j) {
       const PackedHead& h = model_.head[j];
-      p.layer[j] = {model_.at(h.weight), model_.at(h.transposed), model_.at(h.bias), static_cast<int>(h.in),
-                    static_cast<int>(h.out), h.activation};
+      p.layer[j] = {model_.at(h.weight),    model_.at(h.transposed), model_.at(h.bias),
+                    static_cast<int>(h.in), static_cast<int>(h.out), h.activation};
     }
     p.labels = static_cast<int>(spec_.labels);
     p.link = static_cast<int>(spec_.link);

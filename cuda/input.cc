@@ -61,7 +61,8 @@ Status stageInput(DeviceModel& model, const Slice& slice, bool second, RowSelect
         ++kept;
       };
       for (int64_t t = 0; t < own; ++t) {
-        if (spec.readout == Readout::mean ? !padding(t) : weights ? weights[b * steps + t] != 0.f : t == info.step) keep(t);
+        if (spec.readout == Readout::mean ? !padding(t) : weights ? weights[b * steps + t] != 0.f : t == info.step)
+          keep(t);
       }
       info.rows = kept;
       for (int64_t t = kept; listed && t < steps; ++t) listed[b * steps + t] = 0;
@@ -86,7 +87,8 @@ Status stageInput(DeviceModel& model, const Slice& slice, bool second, RowSelect
   program->hold(origin);
   if (spec.embedding == EmbeddingKind::features) {
     source.kind = Embed::features;
-    source.features_ = stageCopy(program, slice.at(input->feed->features, steps * spec.features), count * steps * spec.features);
+    source.features_ =
+        stageCopy(program, slice.at(input->feed->features, steps * spec.features), count * steps * spec.features);
   } else if (spec.embedding == EmbeddingKind::tokens) {
     source.kind = Embed::tokens;
     source.tokens = stageCopy(program, tokens, count * steps);
@@ -101,7 +103,8 @@ Status stageInput(DeviceModel& model, const Slice& slice, bool second, RowSelect
     for (int64_t b = 0; host && b < count; ++b) {
       positionsOf(spec, tokens + b * steps, steps, own.data());
       for (int64_t t = 0; t < steps; ++t) {
-        host[b * steps + t] = isPadding(spec, tokens + b * steps, t) ? -1 : static_cast<int>(own[static_cast<size_t>(t)]);
+        host[b * steps + t] =
+            isPadding(spec, tokens + b * steps, t) ? -1 : static_cast<int>(own[static_cast<size_t>(t)]);
       }
     }
     source.position = input->position;

@@ -9,11 +9,11 @@
 
 namespace hpformer::cuda {
 
-constexpr int kParts = 4;       // tdhp: a segment's rows are cut into this many runs
-constexpr int kTogether = 4;    // tdhp: segments in flight, kParts * kTogether runs
-constexpr int kRawWidth = 128;  // tdhp: widest raw row
+constexpr int kParts = 4;         // tdhp: a segment's rows are cut into this many runs
+constexpr int kTogether = 4;      // tdhp: segments in flight, kParts * kTogether runs
+constexpr int kRawWidth = 128;    // tdhp: widest raw row
 constexpr int kMaxSegments = 64;  // stack: S of the fused path
-constexpr int kStages = 3;      // stack: slices of weights in flight
+constexpr int kStages = 3;        // stack: slices of weights in flight
 
 // Floats of one run's partial result: hidden, raw row, top and total.
 HPFORMER_BOTH inline int tdhpPartialWidth(int hidden) { return hidden + kRawWidth + 4; }
@@ -26,7 +26,7 @@ HPFORMER_BOTH inline int tdhpFloats(int hidden, int segments) {
 }
 
 struct StackLayout {
-  int stride;  // bytes of an operand row
+  int stride;                                     // bytes of an operand row
   int weights, operands, reduction, keys, total;  // byte offsets
 
   HPFORMER_BOTH StackLayout(int hidden, int element, int rows, int embedSlices, int segments, int packed, int single,

@@ -48,7 +48,8 @@ class Packer {
   size_t transposed(const Vector& matrix, int64_t rows, int64_t columns, double scale = 1.0) {
     Vector turned(matrix.size());
     for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t c = 0; c < columns; ++c) turned[static_cast<size_t>(c * rows + r)] = matrix[static_cast<size_t>(r * columns + c)];
+      for (int64_t c = 0; c < columns; ++c)
+        turned[static_cast<size_t>(c * rows + r)] = matrix[static_cast<size_t>(r * columns + c)];
     }
     return add(turned, scale);
   }
@@ -70,7 +71,8 @@ class Packer {
     }
   }
 
-  // A vector of `hidden` values for kernels that index it by column whatever it was: one value is repeated, none is zero.
+  // A vector of `hidden` values for kernels that index it by column whatever it was: one value is repeated, none is
+  // zero.
   void column(const Vector& values, int64_t hidden) {
     for (int64_t i = 0; i < hidden; ++i) {
       const size_t at = values.size() == 1 ? 0 : static_cast<size_t>(i);
@@ -162,7 +164,8 @@ Status DeviceModel::pack(const Weights& w) {
                     packer.add(w.head[j].bias), in, size, static_cast<Act>(spec_.headLayers[j].activation)});
     in = size;
   }
-  head.push_back({packer.add(w.output), packer.transposed(w.output, spec_.labels, in), spec_.headBias ? packer.add(w.outputBias) : kNone, in, spec_.labels, Act::linear});
+  head.push_back({packer.add(w.output), packer.transposed(w.output, spec_.labels, in),
+                  spec_.headBias ? packer.add(w.outputBias) : kNone, in, spec_.labels, Act::linear});
   packFused(w, &packer);
   Device::Current current(*device_);
   if (!current.status().ok()) return current.status();
@@ -172,7 +175,8 @@ Status DeviceModel::pack(const Weights& w) {
 void DeviceModel::packFused(const Weights& w, Packer* packer) {
   const int64_t d = spec_.hidden;
   const bool features = spec_.embedding == EmbeddingKind::features;
-  fusable = hasFusedWidth(d) && head.size() <= static_cast<size_t>(kMaxHeadLayers) && !(features && spec_.features > 128);
+  fusable =
+      hasFusedWidth(d) && head.size() <= static_cast<size_t>(kMaxHeadLayers) && !(features && spec_.features > 128);
   if (!fusable) return;
   const bool half = precision_ == Precision::bfloat16;
   if (features) {

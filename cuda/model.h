@@ -1,5 +1,5 @@
-// A model's weights on one device: folded in double, rounded once, uploaded once, shared by every backend object with the
-// same key.
+// A model's weights on one device: folded in double, rounded once, uploaded once, shared by every backend object with
+// the same key.
 #pragma once
 #include <memory>
 #include <mutex>
@@ -45,8 +45,8 @@ class Packer;
 
 class DeviceModel {
  public:
-  static Status acquire(const Spec& spec, const Weights& weights, int ordinal, Precision precision, const std::string& key,
-                        std::shared_ptr<DeviceModel>* out);
+  static Status acquire(const Spec& spec, const Weights& weights, int ordinal, Precision precision,
+                        const std::string& key, std::shared_ptr<DeviceModel>* out);
 
   Device& device() { return *device_; }
   const Spec& spec() const { return spec_; }
@@ -57,7 +57,8 @@ class DeviceModel {
   // A table with at least `rows` rows. The caller keeps it until the work that reads it is done.
   Status origin(int64_t rows, std::shared_ptr<OriginTable>* out);
 
-  size_t embedding = kNone;  // features [hidden, F], tokens [vocabulary, hidden], scalar [hidden]; input scale folded in
+  size_t embedding =
+      kNone;  // features [hidden, F], tokens [vocabulary, hidden], scalar [hidden]; input scale folded in
   size_t embeddingNormWeight = kNone, embeddingNormBias = kNone;
   size_t fusion = kNone, fusionBias = kNone;
   std::vector<PackedLayer> layers;  // spec.layers entries; tied ones are equal
@@ -69,7 +70,10 @@ class DeviceModel {
 
  private:
   DeviceModel(std::shared_ptr<Device> device, const Spec& spec, const Weights& weights, Precision precision)
-      : device_(std::move(device)), spec_(spec), precision_(precision), embeddingBias_(weights.embeddingBias),
+      : device_(std::move(device)),
+        spec_(spec),
+        precision_(precision),
+        embeddingBias_(weights.embeddingBias),
         positions_{} {
     positions_.positions = weights.positions;
   }

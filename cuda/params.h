@@ -1,4 +1,5 @@
-// What host and device agree on: plain structs passed to kernels by value. No pointer is ever dereferenced on the wrong side.
+// What host and device agree on: plain structs passed to kernels by value. No pointer is ever dereferenced on the wrong
+// side.
 #pragma once
 
 namespace hpformer::cuda {
@@ -19,25 +20,26 @@ enum class Norm : int { layernorm, affine, scalenorm, rmsnorm };  // affine: bat
 enum class Act : int { linear, relu, silu, gelu, geluTanh };      // binding/contract/spec.h, same order
 enum class Pick : int { steps, step, weights, mean };             // how the readout reads
 
-// Where a row of the embedded sequence comes from: x_t = source(t) + origin[position(t)], then LayerNorm, zero if padding.
-// `origin` is bias + position vector, rounded once from double; a stride of 0 repeats its only row (no positions).
+// Where a row of the embedded sequence comes from: x_t = source(t) + origin[position(t)], then LayerNorm, zero if
+// padding. `origin` is bias + position vector, rounded once from double; a stride of 0 repeats its only row (no
+// positions).
 struct RowSource {
   Embed kind;
   int steps, hidden, features;
-  const float* features_;       // [batch, steps, features]
-  const int* tokens;            // [batch, steps]
-  const float* values;          // [batch, steps]
-  const float* rows;            // [batch, steps, hidden]
-  const float* table;           // tokens: [vocabulary, hidden]; scalar: [hidden]
-  const float* origin;          // [positions, originStride]
-  const int* position;          // [batch, steps], -1 for a row that stays zero; null: the index itself
+  const float* features_;  // [batch, steps, features]
+  const int* tokens;       // [batch, steps]
+  const float* values;     // [batch, steps]
+  const float* rows;       // [batch, steps, hidden]
+  const float* table;      // tokens: [vocabulary, hidden]; scalar: [hidden]
+  const float* origin;     // [positions, originStride]
+  const int* position;     // [batch, steps], -1 for a row that stays zero; null: the index itself
   int originStride;
-  const float* normWeight;      // embeddingNorm, or null
+  const float* normWeight;  // embeddingNorm, or null
   const float* normBias;
 };
 
 struct EmbedParams {
-  RowSource source;             // kind features reads `out`, where dense has left W x
+  RowSource source;  // kind features reads `out`, where dense has left W x
   const SequenceInfo* info;
   int batch;
   float* out;
@@ -47,16 +49,16 @@ struct PoolParams {
   const float* x;
   const SequenceInfo* info;
   int steps, hidden, segmentsMax, max;
-  float* pool;                  // [batch, segmentsMax, hidden]
+  float* pool;  // [batch, segmentsMax, hidden]
 };
 
 struct ExtraParams {
   const float* pool;
   const SequenceInfo* info;
   int hidden, segmentsMax;
-  float scale;                  // 1 / sqrt(hidden)
+  float scale;  // 1 / sqrt(hidden)
   float* extra;
-  float* weights;               // [batch, segmentsMax, segmentsMax] or null
+  float* weights;  // [batch, segmentsMax, segmentsMax] or null
 };
 
 struct IntraParams {
@@ -66,31 +68,31 @@ struct IntraParams {
   int steps, hidden, segmentsMax;
   float scale;
   float* intra;
-  float* weights;               // [batch, steps], also the scratch of the scores
+  float* weights;  // [batch, steps], also the scratch of the scores
 };
 
 // out[m, n] = act([a, b][m, k] w[n, k]^T + bias[n]); b starts at column `split` of the joined operand.
 struct DenseParams {
   const float *a, *b;
-  const float* weight;          // [n, k]
-  const float* bias;            // or null
+  const float* weight;  // [n, k]
+  const float* bias;    // or null
   float* out;
   int m, n, k, split;
   Act activation;
-  int roundOperands;            // bfloat16 precision: operands rounded, sums in float32
+  int roundOperands;  // bfloat16 precision: operands rounded, sums in float32
 };
 
 struct KeyAttentionParams {
-  const float* x;               // [batch, rows, hidden]
-  const float* keys;            // [batch, segmentsMax, hidden]
+  const float* x;     // [batch, rows, hidden]
+  const float* keys;  // [batch, segmentsMax, hidden]
   const SequenceInfo* info;
   int rows, hidden, heads, segmentsMax;
-  float scale;                  // 1 / sqrt(hidden / heads)
-  int headsAtOnce;              // heads whose scores fit the block's shared memory together
+  float scale;      // 1 / sqrt(hidden / heads)
+  int headsAtOnce;  // heads whose scores fit the block's shared memory together
   int roundOperands;
-  float* out;                   // [batch, rows, hidden]
-  float* weights;               // this layer's [heads, segmentsMax] of every row, or null
-  int weightStride;             // from one row's weights to the next
+  float* out;        // [batch, rows, hidden]
+  float* weights;    // this layer's [heads, segmentsMax] of every row, or null
+  int weightStride;  // from one row's weights to the next
 };
 
 // out = norm(x + branch); branch may be null.
@@ -103,25 +105,25 @@ struct NormParams {
 
 // Picks, masks or sums encoded rows.
 struct ReadoutParams {
-  const float* x;               // [batch, steps, hidden]
+  const float* x;  // [batch, steps, hidden]
   const SequenceInfo* info;
-  const int* position;          // -1: a padding row, counts as zero
-  const float* weights;         // [batch, steps] for Pick::weights
+  const int* position;   // -1: a padding row, counts as zero
+  const float* weights;  // [batch, steps] for Pick::weights
   int steps, hidden;
-  Pick pick;                    // steps: copy, with rows that do not exist or are padding set to zero
-  int keepPadding;              // Pick::steps: leave padding rows as they are
-  int gathered;                 // Pick::step: x is [batch, hidden] already; 1: zero it for padding rows, 2: plain copy
-  float* out;                   // [batch, outStride] (+ column offset applied by the host); steps: [batch, steps, hidden]
+  Pick pick;        // steps: copy, with rows that do not exist or are padding set to zero
+  int keepPadding;  // Pick::steps: leave padding rows as they are
+  int gathered;     // Pick::step: x is [batch, hidden] already; 1: zero it for padding rows, 2: plain copy
+  float* out;       // [batch, outStride] (+ column offset applied by the host); steps: [batch, steps, hidden]
   int outStride;
 };
 
 // probabilities and the zeroing of rows that do not exist.
 struct LinkParams {
-  const float* in;              // [batch, rows, width]
+  const float* in;  // [batch, rows, width]
   const SequenceInfo* info;
   int batch, rows, width;
-  int link;                     // 0 none, 1 sigmoid, 2 softmax
-  int masked;                   // 1: rows beyond info.steps become 0; 2: beyond info.segments
+  int link;    // 0 none, 1 sigmoid, 2 softmax
+  int masked;  // 1: rows beyond info.steps become 0; 2: beyond info.segments
   float* out;
 };
 
@@ -131,21 +133,21 @@ struct LinkParams {
 struct TdhpParams {
   RowSource source;
   const SequenceInfo* info;
-  int segmentsMax, max;         // max: pooling by maximum
-  int absorbed;                 // features and mean pooling: rows are never embedded (embedTransposed, prefix used)
-  float scale;                  // 1 / sqrt(hidden)
-  const float* embedTransposed;  // [features, hidden]
-  const float* embed;           // [hidden, features rounded up to 8]: rows start on sectors
-  const double* prefix;         // [positions + 1, hidden]: sums of origin rows
+  int segmentsMax, max;           // max: pooling by maximum
+  int absorbed;                   // features and mean pooling: rows are never embedded (embedTransposed, prefix used)
+  float scale;                    // 1 / sqrt(hidden)
+  const float* embedTransposed;   // [features, hidden]
+  const float* embed;             // [hidden, features rounded up to 8]: rows start on sectors
+  const double* prefix;           // [positions + 1, hidden]: sums of origin rows
   const float* fusionTransposed;  // [2 hidden, hidden]
   const float* fusionBias;
-  float* keys;                  // [batch, segmentsMax, hidden]; may be null inside `stack`
+  float* keys;  // [batch, segmentsMax, hidden]; may be null inside `stack`
 };
 
 struct HeadLayerParams {
-  const float* weight;          // [out, in]
-  const float* transposed;      // [in, out]
-  const float* bias;            // or null
+  const float* weight;      // [out, in]
+  const float* transposed;  // [in, out]
+  const float* bias;        // or null
   int in, out;
   Act activation;
 };
@@ -155,41 +157,41 @@ constexpr int kMaxHeadLayers = 6;  // the output layer included
 struct HeadParams {
   HeadLayerParams layer[kMaxHeadLayers];
   int layers, labels, link, widest;  // widest: the largest `out`
-  float* logits;                // null where not asked for
+  float* logits;                     // null where not asked for
   float* probabilities;
 };
 
 struct StackParams {
   TdhpParams tdhp;
-  int single;                   // 1: keys are computed here; 0: read from `keys`
-  const float* keys;            // [batch, segmentsMax, hidden]
-  const int* rowList;           // [batch, steps] or null: row i of a sequence is step rowList[i]
+  int single;          // 1: keys are computed here; 0: read from `keys`
+  const float* keys;   // [batch, segmentsMax, hidden]
+  const int* rowList;  // [batch, steps] or null: row i of a sequence is step rowList[i]
   int batch;
-  int packed;                   // sequences per tile with one row each; 0: a tile holds rows of one sequence
+  int packed;  // sequences per tile with one row each; 0: a tile holds rows of one sequence
   int heads;
-  float scale;                  // log2(e) / sqrt(hidden / heads)
+  float scale;  // log2(e) / sqrt(hidden / heads)
   int layers;
   Norm norm;
   Act activation;
-  const char* weights;          // slices in the order of use: embedding, then per layer output and feedForward
-  int embedSlices;              // 0 unless rows are embedded here from features
-  int slicesInLayer;            // for wrapping around when layers are tied; else all of them
-  const float* vectors;         // per layer: feedForward bias, norm1 weight, bias, norm2 weight, bias, each [hidden]
-  int vectorStride;             // 5 hidden, or 0 when layers are tied
+  const char* weights;   // slices in the order of use: embedding, then per layer output and feedForward
+  int embedSlices;       // 0 unless rows are embedded here from features
+  int slicesInLayer;     // for wrapping around when layers are tied; else all of them
+  const float* vectors;  // per layer: feedForward bias, norm1 weight, bias, norm2 weight, bias, each [hidden]
+  int vectorStride;      // 5 hidden, or 0 when layers are tied
   Pick pick;
   const float* readoutWeights;  // [batch, steps]
   float* partial;               // Pick::mean, weights: [batch, tiles of 16 rows, hidden] sums
   int partialTiles;
-  float* pooled;                // Pick::step: [batch, hidden] or null
-  HeadParams head;              // Pick::step and steps
+  float* pooled;    // Pick::step: [batch, hidden] or null
+  HeadParams head;  // Pick::step and steps
 };
 
 // Sums the partial rows, divides, writes `pooled`, applies the head. One block per sequence.
 struct PoolHeadParams {
-  const float* partial[2];      // second sequence's first: the order of the head's input
+  const float* partial[2];  // second sequence's first: the order of the head's input
   const SequenceInfo* info[2];
   int partialTiles[2];
-  float* pooled[2];             // or null
+  float* pooled[2];  // or null
   int inputs, hidden, divide;
   HeadParams head;
 };

@@ -39,20 +39,21 @@ Status Program::enqueue(Device& device, Lane& lane) {
   const CUdeviceptr base = lane.arena.address();
   const size_t in = arena.inputBytes(), out = arena.outputBytes();
   if (in > 0) {
-    if (Status s = device.check(d.copyToDevice(base, lane.pinned, in, lane.stream), "cuMemcpyHtoDAsync"); !s.ok()) return s;
+    if (Status s = device.check(d.copyToDevice(base, lane.pinned, in, lane.stream), "cuMemcpyHtoDAsync"); !s.ok())
+      return s;
   }
   for (Step& step : steps_) {
     if (step.kernel.empty()) {
-      if (Status s = device.check(d.setBytes(step.address, 0, step.bytes, lane.stream), "cuMemsetD8Async"); !s.ok()) return s;
+      if (Status s = device.check(d.setBytes(step.address, 0, step.bytes, lane.stream), "cuMemsetD8Async"); !s.ok())
+        return s;
       continue;
     }
     CUfunction function = nullptr;
     if (Status s = device.function(step.kernel, step.shared, &function); !s.ok()) return s;
     void* arguments[] = {step.params.data()};
-    const CUresult result =
-        d.launchKernel(function, static_cast<unsigned>(step.grid.x), static_cast<unsigned>(step.grid.y), 1,
-                       static_cast<unsigned>(step.threads), 1, 1, static_cast<unsigned>(step.shared), lane.stream,
-                       arguments, nullptr);
+    const CUresult result = d.launchKernel(function, static_cast<unsigned>(step.grid.x),
+                                           static_cast<unsigned>(step.grid.y), 1, static_cast<unsigned>(step.threads),
+                                           1, 1, static_cast<unsigned>(step.shared), lane.stream, arguments, nullptr);
     if (Status s = device.check(result, "cuLaunchKernel"); !s.ok()) return s;
   }
   if (out > 0) {
@@ -70,11 +71,13 @@ Status Program::capture(Device& device, Lane& lane, CUgraphExec* out) {
     if (step.kernel.empty()) continue;
     if (Status s = device.function(step.kernel, step.shared, &function); !s.ok()) return s;
   }
-  if (Status s = device.check(d.beginCapture(lane.stream, kCaptureThreadLocal), "cuStreamBeginCapture"); !s.ok()) return s;
+  if (Status s = device.check(d.beginCapture(lane.stream, kCaptureThreadLocal), "cuStreamBeginCapture"); !s.ok())
+    return s;
   Status status = enqueue(device, lane);
   // Capture must be ended whatever happened, or the stream stays unusable.
   CUgraph graph = nullptr;
-  const Status ended = device.check(d.endCapture(lane.stream, &graph), "cuStreamEndCapture");
+  Status ended = device.check(d.endCapture(lane.stream, &graph), "cuStreamEndCapture");
+  if (!ended.ok() && !graph) (void)d.endCapture(lane.stream, &graph);
   if (status.ok()) status = ended;
   if (status.ok()) status = device.check(d.graphInstantiate(out, graph, 0), "cuGraphInstantiate");
   if (graph) {
@@ -87,15 +90,20 @@ Status Program::capture(Device& device, Lane& lane, CUgraphExec* out) {
   return status;
 }
 
-// Everything that a captured graph would bake in: equal fingerprints on one lane are the same work on the same addresses.
+// Everything that a captured graph would bake in: equal fingerprints on one lane are the same work on the same
+// addresses.
 std::string Program::fingerprint() const {
   std::string text;
   const size_t sizes[] = {arena.inputBytes(), arena.outputBytes()};
   append(&text, sizes, sizeof(sizes));
   for (const Step& s : steps_) {
     text += s.kernel;
-    const int64_t numbers[] = {s.grid.x, s.grid.y, s.threads, static_cast<int64_t>(s.shared),
-                               static_cast<int64_t>(s.address), static_cast<int64_t>(s.bytes)};
+    const int64_t numbers[] = {s.grid.x,
+                               s.grid.y,
+                               s.threads,
+                               static_cast<int64_t>(s.shared),
+                               static_cast<int64_t>(s.address),
+                               static_cast<int64_t>(s.bytes)};
     append(&text, numbers, sizeof(numbers));
     append(&text, s.params.data(), s.params.size());
   }

@@ -11,9 +11,9 @@
 
 namespace hpformer::cuda {
 
-// Inputs, outputs and workspace share one block of device memory in that order, so that a batch needs one copy in and one
-// copy out; inputs and outputs have the same offsets in pinned host memory. Programs are built twice: dry, to learn the
-// sizes, then with the addresses.
+// Inputs, outputs and workspace share one block of device memory in that order, so that a batch needs one copy in and
+// one copy out; inputs and outputs have the same offsets in pinned host memory. Programs are built twice: dry, to learn
+// the sizes, then with the addresses.
 class Arena {
  public:
   enum Region { input, output, work };
@@ -34,9 +34,13 @@ class Arena {
   size_t outputBytes() const { return used_[output]; }
   size_t bytes() const { return used_[input] + used_[output] + used_[work]; }
   template <typename T>
-  T* device(size_t offset) const { return reinterpret_cast<T*>(device_ + offset); }
+  T* device(size_t offset) const {
+    return reinterpret_cast<T*>(device_ + offset);
+  }
   template <typename T>
-  T* host(size_t offset) const { return reinterpret_cast<T*>(host_ + offset); }
+  T* host(size_t offset) const {
+    return reinterpret_cast<T*>(host_ + offset);
+  }
 
  private:
   std::array<size_t, 3> start_{}, used_{};

@@ -74,7 +74,9 @@ function check() {
     return 0;
   }
   const differs = JSON.stringify(now) !== JSON.stringify(kept);
-  console.log(differs ? 'the table is out of date: run node cuda/ptxas.cjs > cuda/ptxas.json' : 'the table is up to date');
+  console.log(
+    differs ? 'the table is out of date: run node cuda/ptxas.cjs > cuda/ptxas.json' : 'the table is up to date',
+  );
   return differs ? 1 : 0;
 }
 

@@ -12,7 +12,11 @@ constexpr int64_t kScoreFloats = 8192;  // shared memory of the score kernels st
 class Unfused {
  public:
   Unfused(DeviceModel& model, const Slice& slice, Wanted wanted, Program* program)
-      : model_(model), spec_(model.spec()), slice_(slice), wanted_(wanted), program_(*program),
+      : model_(model),
+        spec_(model.spec()),
+        slice_(slice),
+        wanted_(wanted),
+        program_(*program),
         round_(model.precision() == Precision::bfloat16) {}
 
   Status build() {
@@ -54,16 +58,25 @@ class Unfused {
   Status stage(bool second, Input* input) {
     if (Status s = stageInput(model_, slice_, second, RowSelection::all, &program_, input); !s.ok()) return s;
     if (input->segmentsMax > kScoreFloats) {
-      return {StatusCode::limit, "segments: expected at most " + std::to_string(kScoreFloats) + " on a CUDA device, got " +
-                                     std::to_string(input->segmentsMax)};
+      return {StatusCode::limit, "segments: expected at most " + std::to_string(kScoreFloats) +
+                                     " on a CUDA device, got " + std::to_string(input->segmentsMax)};
     }
     return {};
   }
 
   void dense(const float* a, const float* b, int64_t split, size_t weight, size_t bias, int64_t m, int64_t n, int64_t k,
              Act activation, float* out) {
-    const DenseParams p{a, b, model_.at(weight), model_.at(bias), out, static_cast<int>(m), static_cast<int>(n),
-                        static_cast<int>(k), static_cast<int>(split), activation, round_};
+    const DenseParams p{a,
+                        b,
+                        model_.at(weight),
+                        model_.at(bias),
+                        out,
+                        static_cast<int>(m),
+                        static_cast<int>(n),
+                        static_cast<int>(k),
+                        static_cast<int>(split),
+                        activation,
+                        round_};
     program_.launch("dense", {(n + 63) / 64, (m + 63) / 64}, 256, 0, p);
   }
 
@@ -78,9 +91,11 @@ class Unfused {
     float* extra = program_.result(to(out.extraSegment, s * d, true), batch * s * d);
     float* intra = program_.result(to(out.intraSegment, s * d, true), batch * s * d);
     float* keys = program_.result(to(out.keys, s * d, false), batch * s * d);
-    float* among = out.segmentAttention ? program_.result(to(out.segmentAttention, s * s, true), batch * s * s) : nullptr;
+    float* among =
+        out.segmentAttention ? program_.result(to(out.segmentAttention, s * s, true), batch * s * s) : nullptr;
     float* inside = program_.result(to(out.intraAttention, steps, true), batch * steps);
-    const PoolParams poolParams{x, in.info, static_cast<int>(steps), hidden, segments, spec_.pooling == Pooling::max, pool};
+    const PoolParams poolParams{x,   in.info, static_cast<int>(steps), hidden, segments, spec_.pooling == Pooling::max,
+                                pool};
     program_.launch("segmentPool", {s, batch}, 128, 0, poolParams);
     const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
     const ExtraParams extraParams{pool, in.info, hidden, segments, scale, extra, among};
@@ -140,8 +155,14 @@ class Unfused {
   }
 
   void norm(const float* x, const float* branch, const PackedNorm& packed, int64_t rows, float* out) {
-    const NormParams p{x, branch, model_.at(packed.weight), model_.at(packed.bias), out, static_cast<int>(rows),
-                       static_cast<int>(spec_.hidden), packed.kind};
+    const NormParams p{x,
+                       branch,
+                       model_.at(packed.weight),
+                       model_.at(packed.bias),
+                       out,
+                       static_cast<int>(rows),
+                       static_cast<int>(spec_.hidden),
+                       packed.kind};
     program_.launch("norm", {(rows + 3) / 4}, 128, 0, p);
   }
 
@@ -163,7 +184,8 @@ class Unfused {
     const int64_t d = spec_.hidden, batch = slice_.count;
     const int64_t perStep = spec_.layers * spec_.heads * in.segmentsMax;
     float* attention =
-        in.out->attention ? program_.result(to(in.out->attention, in.steps * perStep, true), batch * in.steps * perStep) : nullptr;
+        in.out->attention ? program_.result(to(in.out->attention, in.steps * perStep, true), batch * in.steps * perStep)
+                          : nullptr;
     const float* x = stack(in, c.embedded, c.keys, in.steps, attention);
     float* encoded = program_.result(to(in.out->encoded, in.steps * d, true), batch * in.steps * d);
     copyRows(in, x, false, encoded);
@@ -258,8 +280,17 @@ void buildEmbedding(DeviceModel& model, const Slice& slice, const Input& in, flo
   const int64_t rows = slice.count * in.steps, d = spec.hidden;
   if (spec.embedding == EmbeddingKind::features) {
     const int width = static_cast<int>(spec.features);
-    const DenseParams p{in.source.features_, nullptr, model.at(model.embedding), nullptr, x, static_cast<int>(rows),
-                        static_cast<int>(d), width, width, Act::linear, model.precision() == Precision::bfloat16};
+    const DenseParams p{in.source.features_,
+                        nullptr,
+                        model.at(model.embedding),
+                        nullptr,
+                        x,
+                        static_cast<int>(rows),
+                        static_cast<int>(d),
+                        width,
+                        width,
+                        Act::linear,
+                        model.precision() == Precision::bfloat16};
     program->launch("dense", {(d + 63) / 64, (rows + 63) / 64}, 256, 0, p);
   }
   EmbedParams embed{};
@@ -296,9 +327,17 @@ void buildHead(DeviceModel& model, const Slice& slice, const HeadInput& in, Want
   for (size_t j = 0; j < model.head.size(); ++j) {
     const PackedHead& layer = model.head[j];
     float* out = program->scratch<float>(rows * layer.out);
-    const DenseParams p{x, nullptr, model.at(layer.weight), model.at(layer.bias), out, static_cast<int>(rows),
-                        static_cast<int>(layer.out), static_cast<int>(layer.in), static_cast<int>(layer.in),
-                        layer.activation, round};
+    const DenseParams p{x,
+                        nullptr,
+                        model.at(layer.weight),
+                        model.at(layer.bias),
+                        out,
+                        static_cast<int>(rows),
+                        static_cast<int>(layer.out),
+                        static_cast<int>(layer.in),
+                        static_cast<int>(layer.in),
+                        layer.activation,
+                        round};
     program->launch("dense", {(layer.out + 63) / 64, (rows + 63) / 64}, 256, 0, p);
     const bool last = j + 1 == model.head.size();
     if (!last && request.head && request.head[j]) {
@@ -307,7 +346,8 @@ void buildHead(DeviceModel& model, const Slice& slice, const HeadInput& in, Want
     x = out;
   }
   const int64_t perSequence = in.rows * spec.labels;
-  if (request.logits) mask(x, spec.labels, 0, program->result(slice.at(request.logits, perSequence), rows * spec.labels));
+  if (request.logits)
+    mask(x, spec.labels, 0, program->result(slice.at(request.logits, perSequence), rows * spec.labels));
   if (request.probabilities) {
     mask(x, spec.labels, static_cast<int>(spec.link),
          program->result(slice.at(request.probabilities, perSequence), rows * spec.labels));

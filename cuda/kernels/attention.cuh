@@ -1,5 +1,6 @@
-// K-key attention inside `stack`, two forms. Rows of one sequence share their keys: matrix instructions with the keys as
-// operand fragments in shared memory. Rows of different sequences ("packed") have keys of their own: plain arithmetic.
+// K-key attention inside `stack`, two forms. Rows of one sequence share their keys: matrix instructions with the keys
+// as operand fragments in shared memory. Rows of different sequences ("packed") have keys of their own: plain
+// arithmetic.
 #pragma once
 #include "../layout.h"
 #include "mma.cuh"
@@ -7,8 +8,9 @@
 namespace hpformer::cuda {
 
 // Keys [S][hidden] as operand fragments, both for scores (columns are k) and for the weighted sum (segments are k).
-// Layout of `scores`: [chunk of k][8 segments][lane][16 bytes]. Layout of `values`: [16 segments][8 or 16 columns][lane][16
-// bytes]; k there is permuted so that the scores of a lane are its operand of the second product without any exchange.
+// Layout of `scores`: [chunk of k][8 segments][lane][16 bytes]. Layout of `values`: [16 segments][8 or 16
+// columns][lane][16 bytes]; k there is permuted so that the scores of a lane are its operand of the second product
+// without any exchange.
 template <int kHidden, bool kBf16>
 struct KeyFragments {
   using O = Operand<kBf16>;
@@ -85,8 +87,9 @@ __device__ __forceinline__ void maskColumns(Fragment* f, int first, int begin, i
 
 // Row tile of 16 rows at `row`: heads warp, warp + 4, …; x from `in`, result as operand rows to `out`.
 template <int kHidden, bool kBf16>
-__device__ __forceinline__ void sharedAttention(const KeyFragments<kHidden, kBf16>& keys, int segments, int heads, float scale,
-                                char* in, char* out, int stride, int row, int warp, int lane) {
+__device__ __forceinline__ void sharedAttention(const KeyFragments<kHidden, kBf16>& keys, int segments, int heads,
+                                                float scale, char* in, char* out, int stride, int row, int warp,
+                                                int lane) {
   using O = Operand<kBf16>;
   const int r = lane / 4, c = lane % 4, width = kHidden / heads, groups = keys.padded / 16;
   for (int head = warp; head < heads; head += 4) {
@@ -180,11 +183,11 @@ __device__ __forceinline__ void sharedAttention(const KeyFragments<kHidden, kBf1
   }
 }
 
-// One row with keys of its own ([S][hidden] floats in shared memory), by one warp: lane l has columns l * hidden / 32 …, so
-// 32 / heads lanes make a head (heads divides 32).
+// One row with keys of its own ([S][hidden] floats in shared memory), by one warp: lane l has columns l * hidden / 32
+// …, so 32 / heads lanes make a head (heads divides 32).
 template <int kHidden, bool kBf16>
-__device__ __forceinline__ void packedAttention(const float* keys, int segments, int heads, float scale, char* in, char* out, int stride,
-                                int row, int lane) {
+__device__ __forceinline__ void packedAttention(const float* keys, int segments, int heads, float scale, char* in,
+                                                char* out, int stride, int row, int lane) {
   constexpr int kColumns = kHidden / 32;
   const int column = lane * kColumns, lanes = 32 / heads;
   float x[kColumns], sum[kColumns] = {}, top = -INFINITY, total = 0.f;

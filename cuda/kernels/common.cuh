@@ -1,5 +1,5 @@
-// Small device functions that every kernel shares. Compiled with -fmad=false: a multiply-add happens exactly where fmaf is
-// written, so the same step has the same bits in whichever kernel it is inlined.
+// Small device functions that every kernel shares. Compiled with -fmad=false: a multiply-add happens exactly where fmaf
+// is written, so the same step has the same bits in whichever kernel it is inlined.
 #pragma once
 #include "../params.h"
 

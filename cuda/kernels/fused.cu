@@ -1,14 +1,15 @@
-// The fused kernels of one width and precision (HPFORMER_HIDDEN, HPFORMER_BF16): one module each, loaded when first used.
+// The fused kernels of one width and precision (HPFORMER_HIDDEN, HPFORMER_BF16): one module each, loaded when first
+// used.
 #include "stack.cuh"
 
 namespace hpformer::cuda {
 
-// The explicit minimum of one block lets ptxas use up to 255 registers: 8 warps on a multiprocessor are enough here, spills
-// are not.
-#define HPFORMER_STACK_NAMED(hidden, name, tiles)                                                                \
-  HPFORMER_KERNEL((256, 1), stack_##hidden##_##name##_##tiles)(const __grid_constant__ StackParams p) {          \
-    extern __shared__ __align__(128) char shared[];                                                              \
-    Stack<hidden, HPFORMER_BF16, tiles>(p, shared).run();                                                        \
+// The explicit minimum of one block lets ptxas use up to 255 registers: 8 warps on a multiprocessor are enough here,
+// spills are not.
+#define HPFORMER_STACK_NAMED(hidden, name, tiles)                                                       \
+  HPFORMER_KERNEL((256, 1), stack_##hidden##_##name##_##tiles)(const __grid_constant__ StackParams p) { \
+    extern __shared__ __align__(128) char shared[];                                                     \
+    Stack<hidden, HPFORMER_BF16, tiles>(p, shared).run();                                               \
   }
 #define HPFORMER_TDHP_NAMED(hidden) \
   HPFORMER_KERNEL((256, 1), tdhp_##hidden)(const __grid_constant__ TdhpParams p) { tdhpKernel<hidden>(p); }

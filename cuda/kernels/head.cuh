@@ -18,7 +18,8 @@ struct Crew {
   }
 };
 
-// out[o] = act(x w^T + bias). Wide layers: an output per lane, weights read across lanes; narrow ones: lanes share the sum.
+// out[o] = act(x w^T + bias). Wide layers: an output per lane, weights read across lanes; narrow ones: lanes share the
+// sum.
 template <bool kBlock>
 __device__ void headLayer(const HeadLayerParams& layer, const float* x, float* out) {
   using C = Crew<kBlock>;

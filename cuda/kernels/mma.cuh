@@ -1,11 +1,13 @@
 // Tensor-core building blocks of `stack`, the same shape for both precisions.
 //
-// Everything moves in chunks of 64 bytes of k: 32 bfloat16 or 16 float32 values. Inside a chunk lane (r, c) = (lane / 4,
-// lane % 4) owns 16 consecutive bytes of row r, which feeds two matrix instructions: bfloat16 m16n8k16 twice, or float32
-// m16n8k8 twice (each as three TF32 products). The order of k inside an instruction is thereby permuted, equally for both
-// operands, which a sum does not notice. So every operand fragment is one 16-byte load:
-// - weights are stored by the host in exactly that order ([chunk][8 columns][lane][16 bytes]): consecutive lanes, no conflicts;
-// - activations are rows of a multiple of 128 bytes whose 16-byte units are swizzled by unit ^ reverse(row % 8): the 8 lanes
+// Everything moves in chunks of 64 bytes of k: 32 bfloat16 or 16 float32 values. Inside a chunk lane (r, c) = (lane /
+// 4, lane % 4) owns 16 consecutive bytes of row r, which feeds two matrix instructions: bfloat16 m16n8k16 twice, or
+// float32 m16n8k8 twice (each as three TF32 products). The order of k inside an instruction is thereby permuted,
+// equally for both operands, which a sum does not notice. So every operand fragment is one 16-byte load:
+// - weights are stored by the host in exactly that order ([chunk][8 columns][lane][16 bytes]): consecutive lanes, no
+// conflicts;
+// - activations are rows of a multiple of 128 bytes whose 16-byte units are swizzled by unit ^ reverse(row % 8): the 8
+// lanes
 //   of a load phase (two rows, four units) and the 8 rows of a store phase then hit all banks once.
 #pragma once
 #include <cuda_bf16.h>
@@ -50,16 +52,18 @@ __device__ __forceinline__ unsigned packBf16(float low, float high) {
 
 __device__ __forceinline__ void mmaBf16(float (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
                                         unsigned b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 __device__ __forceinline__ void mmaTf32(float (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
                                         unsigned b1) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 // x = high + low, both with TF32's 11 bits of significand: the tensor core drops what low has beyond them.
@@ -92,8 +96,8 @@ struct Operand;
 
 template <>
 struct Operand<true> {
-  static constexpr int kElement = 2;   // bytes
-  static constexpr int kChunk = 32;    // values of k in 64 bytes
+  static constexpr int kElement = 2;  // bytes
+  static constexpr int kChunk = 32;   // values of k in 64 bytes
   struct A {
     Fragment low, high;  // rows r and r + 8
   };
@@ -122,8 +126,8 @@ struct Operand<false> {
     return {split(low), split(high)};
   }
   static __device__ __forceinline__ B prepareB(const Fragment& f) { return {split(f)}; }
-  // The chunk is summed from zero and then added: the tensor core truncates, relative to the largest term, so short sums
-  // keep the error of long ones down. Small products first.
+  // The chunk is summed from zero and then added: the tensor core truncates, relative to the largest term, so short
+  // sums keep the error of long ones down. Small products first.
   static __device__ __forceinline__ void multiply(float (&d)[4], const A& a, const B& b) {
     float t[4] = {0.f, 0.f, 0.f, 0.f};
     products(t, a.low.low, a.high.low, b.f.high);
@@ -175,8 +179,8 @@ __device__ __forceinline__ float loadOne(char* base, int stride, int row, int co
   }
 }
 
-// kCount consecutive values of a row, starting at a multiple of kCount: widest accesses that stay within a 16-byte unit, so
-// that neighbouring lanes do not meet in a bank.
+// kCount consecutive values of a row, starting at a multiple of kCount: widest accesses that stay within a 16-byte
+// unit, so that neighbouring lanes do not meet in a bank.
 template <bool kBf16, int kCount>
 __device__ __forceinline__ void loadValues(char* base, int stride, int row, int column, float (&x)[kCount]) {
   if constexpr (kCount % 4 == 0) {

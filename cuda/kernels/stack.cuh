@@ -1,15 +1,17 @@
-// stack: a tile of tokens through embedding, all layers, readout and head; with `single`, TDHP first (one launch in all).
+// stack: a tile of tokens through embedding, all layers, readout and head; with `single`, TDHP first (one launch in
+// all).
 //
-// A block has R groups of 4 warps. A group owns kTiles tiles of 16 rows; its 4 warps own a quarter of the columns each, so
-// the residual stream and the norms stay in registers (accumulator layout) and only operands pass through shared memory:
+// A block has R groups of 4 warps. A group owns kTiles tiles of 16 rows; its 4 warps own a quarter of the columns each,
+// so the residual stream and the norms stay in registers (accumulator layout) and only operands pass through shared
+// memory:
 //
 //   x (registers) --operand--> P --attention--> Q --product Wo--> + x, norm --> y --operand--> P --product W1--> act
 //     ^                                                                                                          |
 //     +------------------------------ norm <-- + y <-------------------------------------------------------------+
 //
-// Weights come as a stream of slices (64 bytes of k for all columns) in the order of use, kStages deep by cp.async; the wait
-// for a slice is also the barrier between the phases. The split into four column quarters is the same for every launch shape,
-// and with it the order of every sum: a row's bits depend neither on its tile nor on the number of rows.
+// Weights come as a stream of slices (64 bytes of k for all columns) in the order of use, kStages deep by cp.async; the
+// wait for a slice is also the barrier between the phases. The split into four column quarters is the same for every
+// launch shape, and with it the order of every sum: a row's bits depend neither on its tile nor on the number of rows.
 #pragma once
 #include "attention.cuh"
 #include "head.cuh"
@@ -20,8 +22,8 @@ namespace hpformer::cuda {
 template <int kHidden, bool kBf16, int kTiles>
 class Stack {
   using O = Operand<kBf16>;
-  static constexpr int kQuarter = kHidden / 4;     // columns of a warp
-  static constexpr int kGroups = kQuarter / 8;     // its groups of 8 columns
+  static constexpr int kQuarter = kHidden / 4;  // columns of a warp
+  static constexpr int kGroups = kQuarter / 8;  // its groups of 8 columns
   static constexpr int kSlices = kHidden / O::kChunk;
   static constexpr int kSliceBytes = 64 * kHidden;
   static constexpr int kUnits = kHidden / 8 * 32;  // 16-byte units in a slice
@@ -30,19 +32,25 @@ class Stack {
   char* const memory;
   const StackLayout layout;
   const int warp, lane, quarter, r, c;
-  const int firstRow;       // of this warp's group, in the tile
-  const int rows;           // of the tile
-  int slice = 0, slices;    // consumed, in all
-  char *front, *back;       // P and Q, swapping roles
+  const int firstRow;     // of this warp's group, in the tile
+  const int rows;         // of the tile
+  int slice = 0, slices;  // consumed, in all
+  char *front, *back;     // P and Q, swapping roles
   float x[kTiles][kGroups][4];
 
  public:
   __device__ Stack(const StackParams& params, char* shared)
-      : p(params), memory(shared),
+      : p(params),
+        memory(shared),
         layout(kHidden, O::kElement, static_cast<int>(blockDim.x) / 128 * 16 * kTiles, params.embedSlices,
                params.tdhp.segmentsMax, params.packed, params.single, params.head.widest, params.pick <= Pick::step),
-        warp(threadIdx.x / 32), lane(threadIdx.x % 32), quarter(warp % 4), r(lane / 4), c(lane % 4),
-        firstRow(warp / 4 * 16 * kTiles), rows(static_cast<int>(blockDim.x) / 128 * 16 * kTiles) {
+        warp(threadIdx.x / 32),
+        lane(threadIdx.x % 32),
+        quarter(warp % 4),
+        r(lane / 4),
+        c(lane % 4),
+        firstRow(warp / 4 * 16 * kTiles),
+        rows(static_cast<int>(blockDim.x) / 128 * 16 * kTiles) {
     slices = p.embedSlices + p.layers * 2 * kSlices;
     front = memory + layout.operands;
     back = front + rows * layout.stride;
@@ -52,8 +60,8 @@ class Stack {
     const int first = p.packed ? blockIdx.x * p.packed : blockIdx.y;
     const int tile = p.packed ? 0 : blockIdx.x;
     const int count = p.packed ? min(p.packed, p.batch - first) : 1;
-    if (!p.packed && tile * rows >= p.tdhp.info[first].rows && !(p.pick == Pick::steps && tile * rows < p.tdhp.source.steps) &&
-        !(p.tdhp.keys && p.single && tile == 0)) {
+    if (!p.packed && tile * rows >= p.tdhp.info[first].rows &&
+        !(p.pick == Pick::steps && tile * rows < p.tdhp.source.steps) && !(p.tdhp.keys && p.single && tile == 0)) {
       return;  // a shorter sequence than the longest of the batch
     }
 #pragma unroll
@@ -110,7 +118,8 @@ class Stack {
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
         const int row = firstRow + t * 16 + r;
-        a[t] = O::prepareA(load16(unitOf(operands, stride, row, k * 4 + c)), load16(unitOf(operands, stride, row + 8, k * 4 + c)));
+        a[t] = O::prepareA(load16(unitOf(operands, stride, row, k * 4 + c)),
+                           load16(unitOf(operands, stride, row + 8, k * 4 + c)));
       }
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) {
@@ -186,11 +195,13 @@ class Stack {
           } else if (s.kind == Embed::rows) {
             v = __ldg(reinterpret_cast<const float2*>(s.rows + at * kHidden + column));
           } else {
-            const float2 o = __ldg(reinterpret_cast<const float2*>(s.origin + static_cast<long long>(position) * s.originStride + column));
+            const float2 o = __ldg(
+                reinterpret_cast<const float2*>(s.origin + static_cast<long long>(position) * s.originStride + column));
             if (s.kind == Embed::features) {
               v = make_float2(v.x + o.x, v.y + o.y);
             } else if (s.kind == Embed::tokens) {
-              const float2 e = __ldg(reinterpret_cast<const float2*>(s.table + static_cast<long long>(s.tokens[at]) * kHidden + column));
+              const float2 e = __ldg(
+                  reinterpret_cast<const float2*>(s.table + static_cast<long long>(s.tokens[at]) * kHidden + column));
               v = make_float2(e.x + o.x, e.y + o.y);
             } else {
               const float2 e = __ldg(reinterpret_cast<const float2*>(s.table + column));
@@ -234,7 +245,8 @@ class Stack {
       const float* from = s.features_ + (static_cast<long long>(batch) * s.steps + step) * s.features;
       if (s.features % 4 == 0) {
         for (int k = lane * 4; k < width; k += 128) {
-          const float4 v = alive && k < s.features ? __ldg(reinterpret_cast<const float4*>(from + k)) : make_float4(0, 0, 0, 0);
+          const float4 v =
+              alive && k < s.features ? __ldg(reinterpret_cast<const float4*>(from + k)) : make_float4(0, 0, 0, 0);
           storePair<kBf16>(front, rawStride(), row, k, v.x, v.y);
           storePair<kBf16>(front, rawStride(), row, k + 2, v.z, v.w);
         }
@@ -266,8 +278,8 @@ class Stack {
     if (p.packed) {
       const float* keys = reinterpret_cast<const float*>(memory + layout.keys);
       for (int row = warp; row < count; row += blockDim.x / 32) {
-        packedAttention<kHidden, kBf16>(keys + row * p.tdhp.segmentsMax * kHidden, p.tdhp.info[first + row].segments, p.heads,
-                                        p.scale, front, back, layout.stride, row, lane);
+        packedAttention<kHidden, kBf16>(keys + row * p.tdhp.segmentsMax * kHidden, p.tdhp.info[first + row].segments,
+                                        p.heads, p.scale, front, back, layout.stride, row, lane);
       }
       // Rows of the tile without a sequence: zero operands.
       for (int row = count + warp; row < rows; row += blockDim.x / 32) {
@@ -315,8 +327,8 @@ class Stack {
     __syncthreads();
   }
 
-  // Norm of x over the columns. A warp reduces its quarter to (mean, squares about it); the four are combined exactly in the
-  // same order by everyone.
+  // Norm of x over the columns. A warp reduces its quarter to (mean, squares about it); the four are combined exactly
+  // in the same order by everyone.
   __device__ void normalise(Norm kind, const float* weight, const float* bias) {
     float mean[kTiles][2], scale[kTiles][2];
     if (kind != Norm::affine) {
@@ -437,7 +449,8 @@ class Stack {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         int batch, step;
-        const bool exists = locate(firstRow + t * 16 + r + 8 * h, first, 1, tile, &batch, &step) && !isPadding(batch, step);
+        const bool exists =
+            locate(firstRow + t * 16 + r + 8 * h, first, 1, tile, &batch, &step) && !isPadding(batch, step);
         weight[h] = !exists ? 0.f
                     : p.pick == Pick::weights
                         ? p.readoutWeights[static_cast<long long>(batch) * p.tdhp.source.steps + step]

@@ -1,14 +1,16 @@
 // tdhp: segment pooling, extra-segment attention, intra-segment attention and fusion of one sequence by one block.
 //
-//   pass 1  rows -> segment means            each (segment, quarter) is one warp's work, partial sums through shared memory
+//   pass 1  rows -> segment means            each (segment, quarter) is one warp's work, partial sums through shared
+//   memory
 //           means -> E = softmax(m m^T) m    in shared memory
 //   pass 2  rows -> I                        the same split; each warp runs a one-pass online softmax with query E_s
 //           K = [E ; I] Wf^T + c             columns over threads, four segments at a time
 //
-// With absorbed embedding (features, mean) a row is never embedded: the mean of raw rows goes through W once per segment, the
-// query goes through W^T, the sum of raw rows goes through W; only the origin (bias + position) is added per row.
-// The split into quarters and the order of every sum do not depend on the number of threads, so all launch shapes agree bit
-// for bit. Appended rows and padding tokens are zero: they cost no load, only their count enters the softmax.
+// With absorbed embedding (features, mean) a row is never embedded: the mean of raw rows goes through W once per
+// segment, the query goes through W^T, the sum of raw rows goes through W; only the origin (bias + position) is added
+// per row. The split into quarters and the order of every sum do not depend on the number of threads, so all launch
+// shapes agree bit for bit. Appended rows and padding tokens are zero: they cost no load, only their count enters the
+// softmax.
 #pragma once
 #include "../layout.h"
 #include "common.cuh"
@@ -20,8 +22,11 @@ struct TdhpShared {
   float *together, *means, *raw, *partial;
   int partialStride;
   __device__ TdhpShared(float* base, int hidden, int segments)
-      : together(base), means(base + segments * 2 * hidden), raw(means + segments * hidden),
-        partial(raw + segments * kRawWidth), partialStride(tdhpPartialWidth(hidden)) {}
+      : together(base),
+        means(base + segments * 2 * hidden),
+        raw(means + segments * hidden),
+        partial(raw + segments * kRawWidth),
+        partialStride(tdhpPartialWidth(hidden)) {}
 };
 
 // One row in registers: `raw` 4 values of the raw features, `x` hidden / 32 values (columns lane + 32 i).
@@ -37,10 +42,12 @@ struct RowReader {
   const TdhpParams& p;
   long long base;  // batch * steps
   int lane;
-  bool vectors;    // raw rows by float4
+  bool vectors;  // raw rows by float4
 
   __device__ RowReader(const TdhpParams& params, int batch, int laneIndex)
-      : p(params), base(static_cast<long long>(batch) * params.source.steps), lane(laneIndex),
+      : p(params),
+        base(static_cast<long long>(batch) * params.source.steps),
+        lane(laneIndex),
         vectors(params.source.features % 4 == 0) {}
 
   // A raw row of kRawWidth values in shared memory, in the lanes' order: four neighbours, or every 32nd.
@@ -123,7 +130,8 @@ struct RowReader {
 #pragma unroll
     for (int i = 0; i < kColumns; ++i) {
       const int column = lane + 32 * i;
-      row->x[i] = fmaf((row->x[i] - mean) * scale, __ldg(p.source.normWeight + column), __ldg(p.source.normBias + column));
+      row->x[i] =
+          fmaf((row->x[i] - mean) * scale, __ldg(p.source.normWeight + column), __ldg(p.source.normBias + column));
     }
   }
 };
@@ -131,8 +139,8 @@ struct RowReader {
 // out[s][n] = sum_k in[s][k] weight[k][n] for s of [first, first + kTogether) below `count`, handed to use(s, n, sum).
 // Columns over threads, then groups of segments: neighbouring threads read neighbouring weights.
 template <typename Use>
-__device__ __forceinline__ void smallProduct(const float* in, int inStride, const float* weight, int weightStride, int k,
-                                             int n, int count, Use use) {
+__device__ __forceinline__ void smallProduct(const float* in, int inStride, const float* weight, int weightStride,
+                                             int k, int n, int count, Use use) {
   const int groups = (count + kTogether - 1) / kTogether;
   for (int i = threadIdx.x; i < n * groups; i += blockDim.x) {
     const int column = i % n, first = i / n * kTogether;
@@ -239,7 +247,8 @@ __device__ void poolSegments(const TdhpParams& p, const SequenceInfo& info, int 
       if (p.absorbed) {
         shared.raw[s * kRawWidth + column] = value;
       } else {
-        const bool appended = min(info.steps, (s + 1) * info.segmentLength) - s * info.segmentLength < info.segmentLength;
+        const bool appended =
+            min(info.steps, (s + 1) * info.segmentLength) - s * info.segmentLength < info.segmentLength;
         if (p.max && appended && value < 0.f) value = 0.f;
         shared.means[s * kHidden + column] = p.max ? value : value / static_cast<float>(info.segmentLength);
       }
@@ -253,7 +262,8 @@ __device__ void poolSegments(const TdhpParams& p, const SequenceInfo& info, int 
                  const int end = min(begin + info.segmentLength, info.steps);
                  const double origin = p.prefix[static_cast<long long>(end) * kHidden + n] -
                                        p.prefix[static_cast<long long>(begin) * kHidden + n];
-                 shared.means[s * kHidden + n] = (sum + static_cast<float>(origin)) / static_cast<float>(info.segmentLength);
+                 shared.means[s * kHidden + n] =
+                     (sum + static_cast<float>(origin)) / static_cast<float>(info.segmentLength);
                });
   __syncthreads();
 }
@@ -341,8 +351,8 @@ __device__ void scanSegments(const TdhpParams& p, const SequenceInfo& info, int 
   const RowReader<kHidden> reader(p, batch, lane);
   if (p.absorbed) {
     // The query in the space of raw rows: u_s = W^T E_s.
-    smallProduct(shared.together, 2 * kHidden, p.embed, (p.source.features + 7) / 8 * 8, kHidden, p.source.features, info.segments,
-                 [&](int s, int n, float sum) { shared.raw[s * kRawWidth + n] = sum; });
+    smallProduct(shared.together, 2 * kHidden, p.embed, (p.source.features + 7) / 8 * 8, kHidden, p.source.features,
+                 info.segments, [&](int s, int n, float sum) { shared.raw[s * kRawWidth + n] = sum; });
     __syncthreads();
   }
   const float scale = p.scale * kLog2e;

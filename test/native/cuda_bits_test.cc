@@ -1,6 +1,6 @@
-// What must not change a result's bits on a CUDA device: batch mates, padding, tile shapes, repetition (CUDA graphs), other
-// threads, other outputs asked for. And a NaN reaches its own sequence only.
-// Usage: cuda_bits_test [seed [cases]]; exits with 77 where there is no driver library.
+// What must not change a result's bits on a CUDA device: batch mates, padding, tile shapes, repetition (CUDA graphs),
+// other threads, other outputs asked for. And a NaN reaches its own sequence only. Usage: cuda_bits_test [seed
+// [cases]]; exits with 77 where there is no driver library.
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -123,10 +123,12 @@ void one(uint64_t seed, Precision precision) {
   std::vector<std::thread> threads;
   std::vector<std::unique_ptr<Run<float>>> runs;
   for (int i = 0; i < 6; ++i) runs.push_back(std::make_unique<Run<float>>(spec, batch, false, false));
-  for (auto& each : runs) threads.emplace_back([&backend, &plan, &each] { (void)backend->run(each->request, plan, kNever); });
+  for (auto& each : runs)
+    threads.emplace_back([&backend, &plan, &each] { (void)backend->run(each->request, plan, kNever); });
   for (std::thread& thread : threads) thread.join();
   for (auto& each : runs) {
-    expect(sameBits(first.logits.data(), each->logits.data(), first.logits.size()), "run beside others, other bits", seed);
+    expect(sameBits(first.logits.data(), each->logits.data(), first.logits.size()), "run beside others, other bits",
+           seed);
   }
 
   if (spec.embedding == EmbeddingKind::features) {
@@ -142,8 +144,8 @@ void one(uint64_t seed, Precision precision) {
     Run<float> got(spec, batch, false, false);
     run(got);
     bool others = true, own = true;
-    const size_t live = spec.readout == Readout::steps
-                            ? static_cast<size_t>(batch.first.lengths[4] * spec.labels) : perSequence;
+    const size_t live =
+        spec.readout == Readout::steps ? static_cast<size_t>(batch.first.lengths[4] * spec.labels) : perSequence;
     for (size_t i = 0; i < got.logits.size(); ++i) {
       const bool mine = i / perSequence == 4 && i % perSequence < live;
       const bool empty = spec.readout == Readout::step && !batch.weightsFloat.empty();

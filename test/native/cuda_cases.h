@@ -22,7 +22,9 @@ class Random {
   double real(double low, double high) { return std::uniform_real_distribution<double>(low, high)(engine_); }
   double normal() { return std::normal_distribution<double>()(engine_); }
   template <typename T>
-  T pick(std::vector<T> from) { return from[static_cast<size_t>(integer(0, static_cast<int64_t>(from.size()) - 1))]; }
+  T pick(std::vector<T> from) {
+    return from[static_cast<size_t>(integer(0, static_cast<int64_t>(from.size()) - 1))];
+  }
   Vector vector(int64_t size, double deviation, double mean = 0) {
     Vector v(static_cast<size_t>(size));
     for (double& x : v) x = static_cast<float>(mean + deviation * normal());  // float values: what a checkpoint holds
@@ -51,7 +53,8 @@ inline Weights randomWeights(const Spec& spec, Random& r) {
   Weights w;
   switch (spec.embedding) {
     case EmbeddingKind::features:
-      w.embedding = r.vector(d * spec.features, (spec.scaleInput ? scale : 1) / std::sqrt(static_cast<double>(spec.features)));
+      w.embedding =
+          r.vector(d * spec.features, (spec.scaleInput ? scale : 1) / std::sqrt(static_cast<double>(spec.features)));
       break;
     case EmbeddingKind::tokens: w.embedding = r.vector(spec.vocabulary * d, spec.scaleInput ? scale : 1); break;
     case EmbeddingKind::scalar: w.embedding = r.vector(d, spec.scaleInput ? scale : 1); break;
@@ -121,8 +124,7 @@ inline InputData randomInput(const Spec& spec, Random& r, int64_t batch, int64_t
       if (segmentsOf(spec, own, &s).ok()) break;
       own = steps;
     }
-    in.lengths[static_cast<size_t>(b)] =
-        static_cast<int32_t>(spec.over == Over::valid ? own : r.integer(1, steps + 3));
+    in.lengths[static_cast<size_t>(b)] = static_cast<int32_t>(spec.over == Over::valid ? own : r.integer(1, steps + 3));
     (void)segmentsOf(spec, spec.over == Over::valid ? own : steps, &s);
     in.segmentsMax = std::max(in.segmentsMax, s.count);
   }
@@ -242,9 +244,9 @@ struct Run {
   }
 };
 
-// The largest |got - want| in units of the bound, infinity where only one is NaN. The bound is that of the fixtures, whose
-// tensors are of order 1: 1e-5 + 1e-5 |want|. Random models have larger ones (batchnorm does not normalise here), so a tensor's
-// root mean square takes the place of the 1 where it is larger.
+// The largest |got - want| in units of the bound, infinity where only one is NaN. The bound is that of the fixtures,
+// whose tensors are of order 1: 1e-5 + 1e-5 |want|. Random models have larger ones (batchnorm does not normalise here),
+// so a tensor's root mean square takes the place of the 1 where it is larger.
 inline double worst(const std::vector<float>& got, const std::vector<double>& want) {
   double square = 0, count = 0;
   for (double v : want) {

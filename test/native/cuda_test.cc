@@ -1,5 +1,6 @@
 // The CUDA backend against the double-precision reference on random models: every output, both paths, both precisions.
-// Usage: cuda_test [seed [cases [hidden]]]: `hidden` fixes the width of the models for the fused kernels. Needs a driver library (HPFORMER_CUDA_LIBRARY); exits with 77 where there is none.
+// Usage: cuda_test [seed [cases [hidden]]]: `hidden` fixes the width of the models for the fused kernels. Needs a
+// driver library (HPFORMER_CUDA_LIBRARY); exits with 77 where there is none.
 #include <cstdlib>
 #include <cstring>
 
@@ -37,7 +38,8 @@ Spec randomSpec(Random& r, bool fast) {
   spec.tiedLayers = r.coin(0.2);
   spec.activation = r.pick<Activation>(
       {Activation::linear, Activation::relu, Activation::silu, Activation::gelu, Activation::geluTanh});
-  spec.norm = r.pick<NormKind>({NormKind::layernorm, NormKind::layernorm, NormKind::batchnorm, NormKind::scalenorm, NormKind::rmsnorm});
+  spec.norm = r.pick<NormKind>(
+      {NormKind::layernorm, NormKind::layernorm, NormKind::batchnorm, NormKind::scalenorm, NormKind::rmsnorm});
   spec.rule = r.coin(0.7) ? SegmentRule::upstream : SegmentRule::paper;
   spec.times = spec.rule == SegmentRule::upstream && r.coin(0.3) ? r.integer(2, 4) : 1;
   spec.pooling = r.coin(0.6) ? Pooling::mean : Pooling::max;
@@ -55,14 +57,16 @@ Spec randomSpec(Random& r, bool fast) {
 
 std::string describe(const Spec& s, const Batch& b) {
   char text[400];
-  std::snprintf(text, sizeof(text),
-                "embedding %d F=%lld V=%lld pad=%lld positions %d scale %d norm0 %d h=%lld H=%lld N=%lld tied %d act %d "
-                "norm %d rule %d k=%lld pool %d steps=%lld over %d readout %d sequences %lld labels %lld link %d | B=%lld L=%lld/%lld S=%lld weights %d",
-                int(s.embedding), (long long)s.features, (long long)s.vocabulary, (long long)s.padding, int(s.positions),
-                s.scaleInput, s.embeddingNorm, (long long)s.hidden, (long long)s.heads, (long long)s.layers, s.tiedLayers,
-                int(s.activation), int(s.norm), int(s.rule), (long long)s.times, int(s.pooling), (long long)s.segmentSteps,
-                int(s.over), int(s.readout), (long long)s.sequences, (long long)s.labels, int(s.link), (long long)b.size,
-                (long long)b.first.steps, (long long)b.second.steps, (long long)b.first.segmentsMax, !b.weights.empty());
+  std::snprintf(
+      text, sizeof(text),
+      "embedding %d F=%lld V=%lld pad=%lld positions %d scale %d norm0 %d h=%lld H=%lld N=%lld tied %d act %d "
+      "norm %d rule %d k=%lld pool %d steps=%lld over %d readout %d sequences %lld labels %lld link %d | B=%lld "
+      "L=%lld/%lld S=%lld weights %d",
+      int(s.embedding), (long long)s.features, (long long)s.vocabulary, (long long)s.padding, int(s.positions),
+      s.scaleInput, s.embeddingNorm, (long long)s.hidden, (long long)s.heads, (long long)s.layers, s.tiedLayers,
+      int(s.activation), int(s.norm), int(s.rule), (long long)s.times, int(s.pooling), (long long)s.segmentSteps,
+      int(s.over), int(s.readout), (long long)s.sequences, (long long)s.labels, int(s.link), (long long)b.size,
+      (long long)b.first.steps, (long long)b.second.steps, (long long)b.first.segmentsMax, !b.weights.empty());
   return text;
 }
 
@@ -73,7 +77,8 @@ struct Case {
 };
 
 std::vector<Case> pairs(const Run<float>& got, const Run<double>& want) {
-  std::vector<Case> all = {{"logits", &got.logits, &want.logits}, {"probabilities", &got.probabilities, &want.probabilities}};
+  std::vector<Case> all = {{"logits", &got.logits, &want.logits},
+                           {"probabilities", &got.probabilities, &want.probabilities}};
   const auto sequence = [&](const Outputs<float>& g, const Outputs<double>& w) {
     all.push_back({"pooled", &g.pooled, &w.pooled});
     all.push_back({"keys", &g.keys, &w.keys});
@@ -105,8 +110,10 @@ double one(uint64_t seed, bool fast) {
   const auto weights = std::make_shared<const Weights>(randomWeights(spec, r));
   int64_t steps = 0, steps2 = 0;
   Segments segments;
-  do steps = r.integer(1, 70); while (!segmentsOf(spec, steps, &segments).ok());
-  do steps2 = r.integer(1, 50); while (!segmentsOf(spec, steps2, &segments).ok());
+  do steps = r.integer(1, 70);
+  while (!segmentsOf(spec, steps, &segments).ok());
+  do steps2 = r.integer(1, 50);
+  while (!segmentsOf(spec, steps2, &segments).ok());
   const Batch batch = randomBatch(spec, r, fast ? r.pick<int64_t>({1, 3, 18}) : r.integer(1, 4), steps, steps2);
   const bool trace = !fast && r.coin();
   const bool extras = trace || r.coin(0.4);
@@ -161,7 +168,8 @@ int main(int argc, char** argv) {
     return 77;
   }
   double most = 0;
-  for (int i = 0; i < cases; ++i) most = std::max(most, one(seed + static_cast<uint64_t>(i), (seed + static_cast<uint64_t>(i)) % 2 == 1));
+  for (int i = 0; i < cases; ++i)
+    most = std::max(most, one(seed + static_cast<uint64_t>(i), (seed + static_cast<uint64_t>(i)) % 2 == 1));
   std::printf("%d cases from seed %llu: %d failures, largest error %.3f of the bound\n", cases,
               static_cast<unsigned long long>(seed), gFailures, most);
   return gFailures == 0 ? 0 : 1;
