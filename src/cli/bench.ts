@@ -79,7 +79,7 @@ export function benchPage(run: BenchRun): string {
         bars(
           'Milliseconds',
           engine.map(({ name, ms }) => ({
-            name: name.replace('fused model', 'model'),
+            name: name.replace('fused model', 'all on').replace('all on without', 'without'),
             value: ms,
             text: `${figure(ms)} ms`,
           })),

@@ -134,7 +134,7 @@ export interface Bar {
 export function bars(label: string, items: readonly Bar[], mark?: number): string {
   if (items.length === 0) return '';
   const row = 30;
-  const left = 250;
+  const left = 290;
   const most = Math.max(...items.map((item) => item.value), mark ?? 0);
   const scale = (width - left - 90) / most;
   const body = items.map((item, i) => {
