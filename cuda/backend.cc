@@ -94,7 +94,9 @@ class DeviceRun {
 
   Status build(const Slice& slice, Program* program) {
     const Request<float>& request = *slice.request;
-    if (request.trace || !plan_.depthFirst) return buildUnfused(model_, slice, Wanted::everything, program);
+    // What the fused kernels are made of cannot be taken out of them; without it, one kernel per step.
+    const bool fused = plan_.depthFirst && plan_.readoutPruning && plan_.zeroRowsClosedForm;
+    if (request.trace || !fused) return buildUnfused(model_, slice, Wanted::everything, program);
     bool taken = false;
     if (Status s = buildFused(model_, slice, program, &taken); !s.ok()) return s;
     if (!taken) return buildUnfused(model_, slice, Wanted::everything, program);
