@@ -105,7 +105,15 @@ export function readBundle(bytes: Uint8Array, where = 'bundle'): Bundle | undefi
 export function writeBundle(model: Uint8Array, content: Omit<BundleContent, 'format' | 'version'>): Uint8Array {
   const { tensors, metadata } = readSafetensors(model);
   const { name, recipe, features, labels, provenance } = content;
-  const all: BundleContent = { format: 'hpformer-bundle', version: bundleVersion, name, recipe, features, labels, provenance };
+  const all: BundleContent = {
+    format: 'hpformer-bundle',
+    version: bundleVersion,
+    name,
+    recipe,
+    features,
+    labels,
+    provenance,
+  };
   const text = JSON.stringify(all);
   parseContent(String(name), text);
   const { [bundleKeys.hash]: _, ...kept } = metadata;
