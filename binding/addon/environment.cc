@@ -21,7 +21,8 @@ void EnvironmentJob::finish() {
   --to->working;
   to->quiet.notify_all();
   if (!to->wake || to->signalled) return;
-  // The lock keeps wakeGone() away, so the function exists during this call; after napi_closing it is never called again.
+  // The lock keeps wakeGone() away, so the function exists during this call; after napi_closing it is never called
+  // again.
   if (napi_call_threadsafe_function(to->wake, nullptr, napi_tsfn_nonblocking) == napi_ok) {
     to->signalled = true;
   } else {
@@ -29,7 +30,8 @@ void EnvironmentJob::finish() {
   }
 }
 
-Environment::Environment(Napi::Env env) : env_(env), port_(std::make_shared<Port>()), queues_{&runQueue(), &loadQueue()} {
+Environment::Environment(Napi::Env env)
+    : env_(env), port_(std::make_shared<Port>()), queues_{&runQueue(), &loadQueue()} {
   napi_add_env_cleanup_hook(env_, cleanup, this);
 }
 
@@ -76,8 +78,8 @@ bool Environment::open() {
   if (fresh) {
     napi_threadsafe_function made = nullptr;
     napi_value name = stringValue(env_, "hpformer");
-    if (napi_create_threadsafe_function(env_, nullptr, nullptr, name, 0, 1, new std::shared_ptr<Port>(port_), wakeGone, this,
-                                        wake, &made) != napi_ok) {
+    if (napi_create_threadsafe_function(env_, nullptr, nullptr, name, 0, 1, new std::shared_ptr<Port>(port_), wakeGone,
+                                        this, wake, &made) != napi_ok) {
       return false;
     }
     const std::lock_guard<std::mutex> lock(port_->mutex);

@@ -20,8 +20,8 @@ class EnvironmentJob;
 struct Port {
   std::mutex mutex;
   std::condition_variable quiet;
-  std::vector<EnvironmentJob*> finished;  // delivered on the JavaScript thread
-  size_t working = 0;                     // jobs that a queue still has
+  std::vector<EnvironmentJob*> finished;    // delivered on the JavaScript thread
+  size_t working = 0;                       // jobs that a queue still has
   napi_threadsafe_function wake = nullptr;  // null before the first job and after the environment closed it
   bool signalled = false;
 };
@@ -69,8 +69,8 @@ class Environment {
 
   napi_env env() const { return env_; }
 
-  // Hands a job to a queue; one that has failed already, or that the queue refuses, is delivered without running. Returns
-  // the job's number.
+  // Hands a job to a queue; one that has failed already, or that the queue refuses, is delivered without running.
+  // Returns the job's number.
   int64_t start(std::unique_ptr<EnvironmentJob> job, RunQueue& queue);
   void cancel(int64_t id);
 

@@ -52,8 +52,8 @@ Napi::Value info(const Napi::CallbackInfo& call) {
   std::string reason;
   const std::vector<CudaDeviceInfo> cuda = cudaDevices(&reason);
   for (const CudaDeviceInfo& one : cuda) {
-    devices.Set(devices.Length(), device(env, "cuda:" + std::to_string(one.ordinal), "cuda", one.name, "", one.memory,
-                                         one.capability));
+    devices.Set(devices.Length(),
+                device(env, "cuda:" + std::to_string(one.ordinal), "cuda", one.name, "", one.memory, one.capability));
   }
   if (cuda.empty()) {
     devices.Set(devices.Length(), device(env, "cuda", "cuda", "", reason.empty() ? "no device" : reason, 0, ""));

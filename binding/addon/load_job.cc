@@ -23,7 +23,8 @@ void readSpec(ObjectReader reader, Spec* spec) {
   spec->vocabulary = reader.integer("vocabulary", spec->embedding == EmbeddingKind::tokens ? 1 : 0, kMostSize);
   spec->padding = reader.integer("padding", -1, kMostSize);
   if (spec->embedding == EmbeddingKind::tokens && spec->padding >= spec->vocabulary) {
-    reader.fail(StatusCode::config, "padding", "expected an id of the vocabulary, got " + std::to_string(spec->padding));
+    reader.fail(StatusCode::config, "padding",
+                "expected an id of the vocabulary, got " + std::to_string(spec->padding));
   }
   spec->positions = choice(reader, "positions", PositionKind::learned);
   spec->scaleInput = reader.boolean("scaleInput");
@@ -32,8 +33,8 @@ void readSpec(ObjectReader reader, Spec* spec) {
   spec->hidden = reader.integer("hidden", 1, kMostSize);
   spec->heads = reader.integer("heads", 1, kMostSize);
   if (spec->hidden % spec->heads != 0) {
-    reader.fail(StatusCode::config, "heads", "expected a divisor of " + std::to_string(spec->hidden) + ", got " +
-                                                 std::to_string(spec->heads));
+    reader.fail(StatusCode::config, "heads",
+                "expected a divisor of " + std::to_string(spec->hidden) + ", got " + std::to_string(spec->heads));
   }
   spec->layers = reader.integer("layers", 1, 1 << 20);
   spec->tiedLayers = reader.boolean("tiedLayers");
@@ -87,7 +88,8 @@ void LoadJob::read(napi_env env, napi_value spec, napi_value weights, napi_value
 void LoadJob::readWeights(napi_env env, napi_value weights) {
   napi_value names;
   uint32_t count = 0;
-  if (napi_get_property_names(env, weights, &names) != napi_ok || napi_get_array_length(env, names, &count) != napi_ok) {
+  if (napi_get_property_names(env, weights, &names) != napi_ok ||
+      napi_get_array_length(env, names, &count) != napi_ok) {
     clearException(env);
     status = {StatusCode::type, "weights: expected an object of typed arrays"};
     return;

@@ -1,5 +1,5 @@
-// Our threads live as long as the process, so the code that they run must stay, even when Node closes the library with the
-// last worker that used it.
+// Our threads live as long as the process, so the code that they run must stay, even when Node closes the library with
+// the last worker that used it.
 #pragma once
 
 namespace hpformer::addon {

@@ -1,5 +1,5 @@
-// The decisions of src/model/plan.ts as plain data: which exact rewrites apply. Native code executes, it does not decide;
-// a rewrite whose bit is off must not be used, so that tests can compare every pair.
+// The decisions of src/model/plan.ts as plain data: which exact rewrites apply. Native code executes, it does not
+// decide; a rewrite whose bit is off must not be used, so that tests can compare every pair.
 #pragma once
 #include <cstdint>
 
@@ -8,13 +8,13 @@ namespace hpformer {
 enum class Precision : int32_t { float32, bfloat16 };
 
 struct Plan {
-  bool depthFirst = true;         // a tile of tokens goes through all layers before the next tile
-  bool readoutPruning = true;     // only tokens that the readout reads enter the layers
-  bool absorbedEmbedding = true;  // TDHP works on raw features; no token but those read out is embedded
-  bool zeroRowsClosedForm = true; // appended and padding rows contribute in closed form
-  bool tokenTables = true;        // per-vocabulary tables for what is linear in an embedding row
-  bool foldedOutput = true;       // attention and output projection as one product with M_g = K_g W_o,g^T
-  bool foldedWeights = true;      // batchnorm, score scale and premultiplied fusion folded when weights are packed
+  bool depthFirst = true;          // a tile of tokens goes through all layers before the next tile
+  bool readoutPruning = true;      // only tokens that the readout reads enter the layers
+  bool absorbedEmbedding = true;   // TDHP works on raw features; no token but those read out is embedded
+  bool zeroRowsClosedForm = true;  // appended and padding rows contribute in closed form
+  bool tokenTables = true;         // per-vocabulary tables for what is linear in an embedding row
+  bool foldedOutput = true;        // attention and output projection as one product with M_g = K_g W_o,g^T
+  bool foldedWeights = true;       // batchnorm, score scale and premultiplied fusion folded when weights are packed
   Precision precision = Precision::float32;
 };
 

@@ -191,8 +191,8 @@ class Run {
     Sequence sequence(spec_, weights_, request_.feed, request_.out, b, cancel_);
     if (Status status = sequence.prepare(); !status.ok()) return status;
     const int64_t at = b * request_.feed.steps;
-    Status status = sequence.each(true, [](int64_t) { return true; },
-                                  [&](int64_t t, const double* row) { head(at + t, row); });
+    Status status = sequence.each(
+        true, [](int64_t) { return true; }, [&](int64_t t, const double* row) { head(at + t, row); });
     for (int64_t t = sequence.steps(); t < request_.feed.steps; ++t) clearHead(at + t);
     return status;
   }
@@ -270,7 +270,8 @@ class Run {
 
 }  // namespace
 
-Status runReference(const Spec& spec, const Weights& weights, const Request<double>& request, const CancelFlag& cancel) {
+Status runReference(const Spec& spec, const Weights& weights, const Request<double>& request,
+                    const CancelFlag& cancel) {
   try {
     return Run(spec, weights, request, cancel).all();
   } catch (const std::bad_alloc&) {

@@ -11,8 +11,8 @@
 
 namespace hpformer {
 
-// Fills every non-null output. `request.feed.lengths` and `request.step` must be resolved. Checks `cancel` between sequences
-// and now and then between steps. Never throws.
+// Fills every non-null output. `request.feed.lengths` and `request.step` must be resolved. Checks `cancel` between
+// sequences and now and then between steps. Never throws.
 Status runReference(const Spec& spec, const Weights& weights, const Request<double>& request, const CancelFlag& cancel);
 
 }  // namespace hpformer

@@ -125,7 +125,8 @@ void intraSegmentAttention(const Real* extra, const Real* x, int64_t steps, int6
     const int64_t begin = s * length, real = std::clamp<int64_t>(steps - begin, 0, length);
     // An appended row scores E·0, which is 0 unless E itself is not finite.
     const double zeroScore = 0.0 * dot(extra + s * d, extra + s * d, d);
-    for (int64_t t = 0; t < length; ++t) p[t] = t < real ? dot(extra + s * d, x + (begin + t) * d, d) * scale : zeroScore;
+    for (int64_t t = 0; t < length; ++t)
+      p[t] = t < real ? dot(extra + s * d, x + (begin + t) * d, d) * scale : zeroScore;
     softmax(p.data(), length);
     std::fill(sum.begin(), sum.end(), real < length ? p[real] * 0.0 : 0.0);
     for (int64_t t = 0; t < real; ++t) {
@@ -138,7 +139,8 @@ void intraSegmentAttention(const Real* extra, const Real* x, int64_t steps, int6
 
 // keys[count, d] = [extra ; intra] w[d, 2d]^T + bias[d], the extra part first.
 template <typename Real>
-void fusion(const Real* extra, const Real* intra, int64_t count, int64_t d, const Real* w, const Real* bias, Real* keys) {
+void fusion(const Real* extra, const Real* intra, int64_t count, int64_t d, const Real* w, const Real* bias,
+            Real* keys) {
   for (int64_t s = 0; s < count; ++s) {
     for (int64_t o = 0; o < d; ++o) {
       const Real* row = w + o * 2 * d;
@@ -172,7 +174,7 @@ void keyAttention(const Real* x, const Real* keys, int64_t count, int64_t d, int
 
 template <typename Real>
 struct LayerArrays {
-  const Real* output = nullptr;           // [d, d]
+  const Real* output = nullptr;  // [d, d]
   NormArrays<Real> norm1;
   const Real* feedForward = nullptr;      // [d, d]
   const Real* feedForwardBias = nullptr;  // [d]

@@ -13,7 +13,8 @@ struct Segments {
   int64_t padding = 0;  // zero rows appended after the last step: count * length - steps, 0 <= padding
 };
 
-// `steps` is L for over 'padded' and the sequence's own length for 'valid'. Fails with `shape` where the rule has no answer.
+// `steps` is L for over 'padded' and the sequence's own length for 'valid'. Fails with `shape` where the rule has no
+// answer.
 Status segmentsOf(const Spec& spec, int64_t steps, Segments* out);
 
 }  // namespace hpformer

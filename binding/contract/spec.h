@@ -23,9 +23,9 @@ struct HeadLayer {
 
 struct Spec {
   EmbeddingKind embedding = EmbeddingKind::features;
-  int64_t features = 0;     // features: width F of an input row
-  int64_t vocabulary = 0;   // tokens: rows of the embedding table
-  int64_t padding = -1;     // tokens: padding id, -1 when there is none
+  int64_t features = 0;    // features: width F of an input row
+  int64_t vocabulary = 0;  // tokens: rows of the embedding table
+  int64_t padding = -1;    // tokens: padding id, -1 when there is none
   PositionKind positions = PositionKind::none;
   bool scaleInput = false;  // sinusoidal halves/interleaved: multiply the embedding by sqrt(hidden) before positions
   int64_t maximum = 0;      // learned: usable positions
@@ -35,9 +35,9 @@ struct Spec {
   Activation activation = Activation::relu;
   NormKind norm = NormKind::layernorm;
   SegmentRule rule = SegmentRule::upstream;
-  int64_t times = 1;        // multiple k of the number of segments
+  int64_t times = 1;  // multiple k of the number of segments
   Pooling pooling = Pooling::mean;
-  int64_t segmentSteps = 0; // config.segments.steps; 0 when null
+  int64_t segmentSteps = 0;  // config.segments.steps; 0 when null
   Over over = Over::padded;
   Readout readout = Readout::step;
   int64_t sequences = 1;

@@ -25,14 +25,14 @@ struct HeadLayerWeights {
 };
 
 struct Weights {
-  Vector embedding;       // embedding.weight: features [hidden, F]; tokens [vocabulary, hidden]; scalar [hidden]
-  Vector embeddingBias;   // embedding.bias: features, scalar [hidden]
-  Vector positions;       // positions.weight (learned): tokens [maximum + padding + 1, hidden]; else [maximum, hidden]
-  NormWeights embeddingNorm;            // embeddingNorm.weight, .bias [hidden] (always LayerNorm)
-  Vector fusion, fusionBias;            // tdhp.fusion.weight [hidden, 2 hidden] (extra part first), .bias [hidden]
-  std::vector<LayerWeights> layers;     // one entry when tied
-  std::vector<HeadLayerWeights> head;   // head.layers.j
-  Vector output, outputBias;            // head.output.weight [labels, last size], .bias [labels] when config.head.bias
+  Vector embedding;      // embedding.weight: features [hidden, F]; tokens [vocabulary, hidden]; scalar [hidden]
+  Vector embeddingBias;  // embedding.bias: features, scalar [hidden]
+  Vector positions;      // positions.weight (learned): tokens [maximum + padding + 1, hidden]; else [maximum, hidden]
+  NormWeights embeddingNorm;           // embeddingNorm.weight, .bias [hidden] (always LayerNorm)
+  Vector fusion, fusionBias;           // tdhp.fusion.weight [hidden, 2 hidden] (extra part first), .bias [hidden]
+  std::vector<LayerWeights> layers;    // one entry when tied
+  std::vector<HeadLayerWeights> head;  // head.layers.j
+  Vector output, outputBias;           // head.output.weight [labels, last size], .bias [labels] when config.head.bias
 };
 
 }  // namespace hpformer

@@ -67,7 +67,8 @@ Features detect() {
 #endif
 
 #ifdef HPFORMER_HAVE_amx
-// Linux lets a process use tile registers only after it has asked. It may refuse, and older kernels do not know the question.
+// Linux lets a process use tile registers only after it has asked. It may refuse, and older kernels do not know the
+// question.
 bool tilesPermitted() {
   constexpr int kRequestPermission = 0x1023, kTileData = 18;
   static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;

@@ -1,10 +1,10 @@
-// The kernel table of one ISA level. The engine (engine/*.cc) is written once against this table; isa/kernels.cc fills it
-// once per level from kernels/*.inl.
+// The kernel table of one ISA level. The engine (engine/*.cc) is written once against this table; isa/kernels.cc fills
+// it once per level from kernels/*.inl.
 //
-// Two layouts. *Rows*: one token after the other, [token][channel]. *Lanes*: channel-major tiles, [channel][tile] with `tile`
-// tokens side by side, so that a SIMD register holds one channel of many tokens and neither norm nor softmax ever sums
-// across a register. Every value is computed by the same operations in the same order whatever lane, tile or batch it
-// sits in: that is what makes results independent of batch mates and threads.
+// Two layouts. *Rows*: one token after the other, [token][channel]. *Lanes*: channel-major tiles, [channel][tile] with
+// `tile` tokens side by side, so that a SIMD register holds one channel of many tokens and neither norm nor softmax
+// ever sums across a register. Every value is computed by the same operations in the same order whatever lane, tile or
+// batch it sits in: that is what makes results independent of batch mates and threads.
 #pragma once
 #include <cstdint>
 
@@ -20,9 +20,9 @@ struct Gemm {
   int64_t packed = 0;        // k of the packed panels when only a part of it is used (a then points into it); 0: k
   const float* x = nullptr;  // lanes [k][ldx]
   int64_t ldx = 0;
-  float* c = nullptr;        // lanes [rows][ldc]; may not overlap x
+  float* c = nullptr;  // lanes [rows][ldc]; may not overlap x
   int64_t ldc = 0;
-  int64_t cols = 0;          // any count; whole registers are computed and written
+  int64_t cols = 0;                 // any count; whole registers are computed and written
   const float* bias = nullptr;      // [rows] or null
   const float* residual = nullptr;  // lanes [rows][ldc] or null; may be c
   int activation = 0;               // ordinal of Activation
@@ -35,28 +35,30 @@ enum class NormForm : int { layernorm, rms, affine, batchnorm };
 
 // y = norm(x) over the channel axis, per lane. May be in place.
 //   layernorm: (x - mean) / sqrt(var + eps) * weight + bias    rms: x / sqrt(mean(x^2) + eps) * weight
-//   affine: x * weight + bias (a folded batchnorm)              batchnorm: (x - mean[c]) / sqrt(variance[c] + eps) * weight + bias
+//   affine: x * weight + bias (a folded batchnorm)              batchnorm: (x - mean[c]) / sqrt(variance[c] + eps) *
+//   weight + bias
 struct NormLanes {
   NormForm form = NormForm::layernorm;
   const float* weight = nullptr;  // [channels]
   const float* bias = nullptr;    // [channels] or null
   const float* mean = nullptr;    // batchnorm
   const float* variance = nullptr;
-  const float* x = nullptr;       // lanes [channels][ld]
+  const float* x = nullptr;  // lanes [channels][ld]
   float* y = nullptr;
   int64_t channels = 0, ld = 0, cols = 0;
 };
 
-// Attention of one HPformer layer, keys shared by the lanes (tokens of one sequence): probabilities of every head over the
-// segments, P[g * segments + s][lane] = softmax_s(scale * sum_i K_g[s][i] x[g * width + i][lane]).
+// Attention of one HPformer layer, keys shared by the lanes (tokens of one sequence): probabilities of every head over
+// the segments, P[g * segments + s][lane] = softmax_s(scale * sum_i K_g[s][i] x[g * width + i][lane]).
 struct KeyScores {
-  const float* keys = nullptr;  // packed panels per head: [heads][ceil(S / panel)][width][panel], scale included when folded
-  const float* x = nullptr;     // lanes [hidden][ld]
-  float* p = nullptr;           // lanes [heads * segments][ld]
+  const float* keys =
+      nullptr;  // packed panels per head: [heads][ceil(S / panel)][width][panel], scale included when folded
+  const float* x = nullptr;  // lanes [hidden][ld]
+  float* p = nullptr;        // lanes [heads * segments][ld]
   int64_t heads = 0, width = 0, segments = 0, ld = 0, cols = 0;
-  float scale = 1;              // 1 when folded into the keys
-  // Levels with tiles: the keys as bfloat16 tiles or null, block-diagonal in blocks of `block` channels, which hold whole
-  // heads: [hidden / block][ceil(block / width * segments / 16)][block / 32][16][32].
+  float scale = 1;  // 1 when folded into the keys
+  // Levels with tiles: the keys as bfloat16 tiles or null, block-diagonal in blocks of `block` channels, which hold
+  // whole heads: [hidden / block][ceil(block / width * segments / 16)][block / 32][16][32].
   const uint16_t* tiles = nullptr;
   int64_t block = 0;
 };
@@ -64,11 +66,11 @@ struct KeyScores {
 // The same with keys of its own for every lane (one token of many sequences), and the weighted sum of the keys:
 // out[g * width + i][lane] = sum_s P[g,s][lane] K[s][g * width + i][lane].
 struct KeyAttentionLanes {
-  const float* keys = nullptr;      // lanes [segments][hidden][ld]
+  const float* keys = nullptr;        // lanes [segments][hidden][ld]
   const int32_t* segments = nullptr;  // [ld] segments of each lane's sequence, 0 for idle lanes
-  const float* x = nullptr;         // lanes [hidden][ld]
-  float* p = nullptr;               // lanes [heads * segmentsMax][ld]
-  float* out = nullptr;             // lanes [hidden][ld]
+  const float* x = nullptr;           // lanes [hidden][ld]
+  float* p = nullptr;                 // lanes [heads * segmentsMax][ld]
+  float* out = nullptr;               // lanes [hidden][ld]
   int64_t heads = 0, width = 0, segmentsMax = 0, ld = 0, cols = 0;
   float scale = 1;
 };
@@ -76,21 +78,21 @@ struct KeyAttentionLanes {
 // One step of the intra-segment scan over a block of rows (reference section 1, step 5), online softmax:
 // score_t = scale * (query . x_t + offset_t); state: running maximum, sum of exponentials, weighted sums.
 struct ScanBlock {
-  const float* x = nullptr;       // rows [rows][ldx]
+  const float* x = nullptr;  // rows [rows][ldx]
   int64_t ldx = 0, rows = 0, width = 0;
-  const float* query = nullptr;   // [width]
-  const float* table = nullptr;   // rows [rows][ldtable], absorbed embedding: offset_t += tableQuery . table_t
+  const float* query = nullptr;  // [width]
+  const float* table = nullptr;  // rows [rows][ldtable], absorbed embedding: offset_t += tableQuery . table_t
   const float* tableQuery = nullptr;
   int64_t ldtable = 0, tableWidth = 0;
   const float* offset = nullptr;  // [rows] or null
   const float* second = nullptr;  // rows [rows][ldsecond]: a second weighted sum with the same weights, or null
   int64_t ldsecond = 0, secondWidth = 0;
   float scale = 1;
-  float* scores = nullptr;        // [rows] scaled scores out
-  float* maximum = nullptr;       // state
+  float* scores = nullptr;   // [rows] scaled scores out
+  float* maximum = nullptr;  // state
   float* sum = nullptr;
-  float* acc = nullptr;           // [width]
-  float* accSecond = nullptr;     // [secondWidth]
+  float* acc = nullptr;        // [width]
+  float* accSecond = nullptr;  // [secondWidth]
 };
 
 struct Kernels {
@@ -109,7 +111,7 @@ struct Kernels {
   void (*rowsSum)(const float* x, int64_t ld, int64_t rows, int64_t width, float* acc);  // acc[i] += sum of rows
   void (*rowsMax)(const float* x, int64_t ld, int64_t rows, int64_t width, float* acc);  // acc[i] = max(acc[i], rows)
   float (*dot)(const float* a, const float* b, int64_t width);
-  void (*axpy)(float a, const float* x, float* y, int64_t width);  // y += a x
+  void (*axpy)(float a, const float* x, float* y, int64_t width);      // y += a x
   void (*scaleRow)(float a, const float* x, float* y, int64_t width);  // y = a x
   void (*layernormRow)(const float* x, const float* weight, const float* bias, float* y, int64_t width);
   void (*softmaxRow)(float* x, int64_t width, float scale);  // in place over softmax(scale x)
@@ -129,8 +131,8 @@ struct Kernels {
   void (*release)();  // gives the calling thread's tile registers back, at the end of a piece of work
 };
 
-// Highest level that this machine can run, or the lower one that HPFORMER_ISA names. Null never: baseline or neon is always there.
-// A level with tiles serves bfloat16 only; float32 gets the level beneath it.
+// Highest level that this machine can run, or the lower one that HPFORMER_ISA names. Null never: baseline or neon is
+// always there. A level with tiles serves bfloat16 only; float32 gets the level beneath it.
 const Kernels& kernels(Precision precision = Precision::float32);
 
 }  // namespace hpformer

@@ -47,7 +47,8 @@ PackedMatrix Packed::matrix(const double* source, int64_t rows, int64_t columns)
   m.halves = Aligned<uint16_t>((rows + 15) / 16 * depth * 512);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t k = 0; k < columns; ++k)
-      m.halves.data()[(r / 16 * depth + k / 32) * 512 + r % 16 * 32 + k % 32] = bfloat16Bits(static_cast<float>(source[r * columns + k]));
+      m.halves.data()[(r / 16 * depth + k / 32) * 512 + r % 16 * 32 + k % 32] =
+          bfloat16Bits(static_cast<float>(source[r * columns + k]));
   bytes += m.halves.size() * 2;
   return m;
 }
@@ -142,12 +143,16 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision p
     Vector g(static_cast<size_t>(f * f), 0.0), fw(static_cast<size_t>(d * 2 * f), 0.0);
     for (int64_t o = 0; o < d; ++o)
       for (int64_t i = 0; i < f; ++i)
-        for (int64_t j = 0; j < f; ++j) g[static_cast<size_t>(i * f + j)] += scaled[static_cast<size_t>(o * f + i)] * scaled[static_cast<size_t>(o * f + j)];
+        for (int64_t j = 0; j < f; ++j)
+          g[static_cast<size_t>(i * f + j)] +=
+              scaled[static_cast<size_t>(o * f + i)] * scaled[static_cast<size_t>(o * f + j)];
     for (int64_t o = 0; o < d; ++o)
       for (int64_t k = 0; k < d; ++k)
         for (int64_t j = 0; j < f; ++j) {
-          fw[static_cast<size_t>(o * 2 * f + j)] += w.fusion[static_cast<size_t>(o * 2 * d + k)] * scaled[static_cast<size_t>(k * f + j)];
-          fw[static_cast<size_t>(o * 2 * f + f + j)] += w.fusion[static_cast<size_t>(o * 2 * d + d + k)] * scaled[static_cast<size_t>(k * f + j)];
+          fw[static_cast<size_t>(o * 2 * f + j)] +=
+              w.fusion[static_cast<size_t>(o * 2 * d + k)] * scaled[static_cast<size_t>(k * f + j)];
+          fw[static_cast<size_t>(o * 2 * f + f + j)] +=
+              w.fusion[static_cast<size_t>(o * 2 * d + d + k)] * scaled[static_cast<size_t>(k * f + j)];
         }
     gram = panels(g.data(), f, f);
     fused = panels(fw.data(), d, 2 * f);
@@ -155,8 +160,8 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision p
   tables = std::make_unique<Tables>(spec, weights, absorbs);
 }
 
-std::shared_ptr<const Packed> Packed::get(const Spec& spec, std::shared_ptr<const Weights> weights, const std::string& key,
-                                          Precision precision) {
+std::shared_ptr<const Packed> Packed::get(const Spec& spec, std::shared_ptr<const Weights> weights,
+                                          const std::string& key, Precision precision) {
   if (key.empty()) return std::make_shared<Packed>(spec, std::move(weights), precision);
   static std::mutex& mutex = *new std::mutex;
   static auto& known = *new std::map<std::string, std::weak_ptr<const Packed>>;

@@ -1,5 +1,5 @@
-// A model's weights in the layouts of the kernels: made once per process for equal keys, immutable, shared by all models
-// and worker threads that load the same file at the same precision and ISA level.
+// A model's weights in the layouts of the kernels: made once per process for equal keys, immutable, shared by all
+// models and worker threads that load the same file at the same precision and ISA level.
 #pragma once
 #include <algorithm>
 #include <memory>
@@ -21,7 +21,8 @@ class Aligned {
  public:
   Aligned() = default;
   explicit Aligned(int64_t count)
-      : data_(static_cast<T*>(::operator new(static_cast<size_t>(count > 0 ? count : 1) * sizeof(T), kLine))), size_(count) {
+      : data_(static_cast<T*>(::operator new(static_cast<size_t>(count > 0 ? count : 1) * sizeof(T), kLine))),
+        size_(count) {
     std::fill_n(data_.get(), count, T{});
   }
   T* data() { return data_.get(); }
@@ -38,7 +39,8 @@ class Aligned {
 };
 using Floats = Aligned<float>;
 
-// A weight of the model's products: panels for `Gemm::a` (in bfloat16 rounded to it), and tiles where the level has them.
+// A weight of the model's products: panels for `Gemm::a` (in bfloat16 rounded to it), and tiles where the level has
+// them.
 struct PackedMatrix {
   Floats panels;
   Aligned<uint16_t> halves;
@@ -77,20 +79,21 @@ class Packed {
   Packed(const Spec& spec, std::shared_ptr<const Weights> weights, Precision precision);
 
   Spec spec;
-  const Kernels& level;  // whose layouts these are
+  const Kernels& level;                    // whose layouts these are
   std::shared_ptr<const Weights> weights;  // the exact values, for tables that depend on positions and lengths
-  PackedMatrix embedding;  // features: [hidden x F]; tokens: rows [vocabulary][hidden]; scalar: [hidden]. Input scale included
-  Floats embeddingBias;   // input scale included
+  PackedMatrix
+      embedding;  // features: [hidden x F]; tokens: rows [vocabulary][hidden]; scalar: [hidden]. Input scale included
+  Floats embeddingBias;  // input scale included
   PackedNorm embeddingNorm;
-  PackedMatrix fusion;         // [hidden x 2 hidden]
+  PackedMatrix fusion;  // [hidden x 2 hidden]
   Floats fusionBias;
   std::vector<PackedLayer> layers;
   std::vector<PackedHead> head;  // head layers, then the output
-  // Absorbed embedding (features, mean pooling, no embedding norm): absent otherwise. Float32 in every precision: squared
-  // weights under a softmax would lose too much, and they are a small part of the work.
+  // Absorbed embedding (features, mean pooling, no embedding norm): absent otherwise. Float32 in every precision:
+  // squared weights under a softmax would lose too much, and they are a small part of the work.
   bool absorbs = false;
-  Floats gram;            // panels of W^T W [F x F]
-  Floats fused;           // panels of [W_f1 W | W_f2 W] [hidden x 2 F]
+  Floats gram;   // panels of W^T W [F x F]
+  Floats fused;  // panels of [W_f1 W | W_f2 W] [hidden x 2 F]
   // Unfolded batchnorm statistics, for the plan that switches foldedWeights off; empty for other norms
   std::vector<PackedNorm> plainNorms;  // [2 i], [2 i + 1] of layer i
 

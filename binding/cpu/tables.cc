@@ -16,7 +16,8 @@ PositionTable::~PositionTable() {
 
 Status PositionTable::ensure(int64_t positions) {
   if (positions > kChunk * kChunks)
-    return {StatusCode::limit, "expected at most " + std::to_string(kChunk * kChunks) + " steps, got " + std::to_string(positions)};
+    return {StatusCode::limit,
+            "expected at most " + std::to_string(kChunk * kChunks) + " steps, got " + std::to_string(positions)};
   const int64_t count = (positions + kChunk - 1) / kChunk;
   if (count > 0 && chunks_[static_cast<size_t>(count - 1)].load(std::memory_order_acquire)) return {};
   std::lock_guard<std::mutex> lock(mutex_);
@@ -28,7 +29,8 @@ Status PositionTable::ensure(int64_t positions) {
     std::unique_ptr<float[]> chunk(new float[static_cast<size_t>(kChunk * width_)]);
     for (int64_t i = 0; i < kChunk; ++i) {
       make_(c * kChunk + i, row.data());
-      for (int64_t j = 0; j < width_; ++j) chunk[static_cast<size_t>(i * width_ + j)] = static_cast<float>(row[static_cast<size_t>(j)]);
+      for (int64_t j = 0; j < width_; ++j)
+        chunk[static_cast<size_t>(i * width_ + j)] = static_cast<float>(row[static_cast<size_t>(j)]);
     }
     slot.store(chunk.release(), std::memory_order_release);
   }
@@ -47,7 +49,8 @@ Tables::Tables(const Spec& spec, std::shared_ptr<const Weights> weights, bool ab
     q(p, v.data());
     std::fill(out, out + f, 0.0);
     for (int64_t i = 0; i < d; ++i)
-      for (int64_t j = 0; j < f; ++j) out[j] += scale_ * weights_->embedding[static_cast<size_t>(i * f + j)] * v[static_cast<size_t>(i)];
+      for (int64_t j = 0; j < f; ++j)
+        out[j] += scale_ * weights_->embedding[static_cast<size_t>(i * f + j)] * v[static_cast<size_t>(i)];
   });
   fusion = std::make_unique<PositionTable>(d, [this, d](int64_t p, double* out) {
     std::vector<double> v(static_cast<size_t>(d));
@@ -107,9 +110,11 @@ Status Tables::length(int64_t steps, std::shared_ptr<const LengthTables>* out) {
       for (int64_t i = 0; i < d; ++i) sum += scale_ * weights_->embedding[static_cast<size_t>(i * f + j)] * cr[i];
       made->w[static_cast<size_t>(r * f + j)] = static_cast<float>(sum);
     }
-    for (int64_t o = 0; o < s; ++o) made->cc[static_cast<size_t>(r * s + o)] = static_cast<float>(dot(cr, &c[static_cast<size_t>(o * d)]));
+    for (int64_t o = 0; o < s; ++o)
+      made->cc[static_cast<size_t>(r * s + o)] = static_cast<float>(dot(cr, &c[static_cast<size_t>(o * d)]));
     for (int64_t i = 0; i < d; ++i)
-      made->fc[static_cast<size_t>(r * d + i)] = static_cast<float>(dot(&weights_->fusion[static_cast<size_t>(i * 2 * d)], cr));
+      made->fc[static_cast<size_t>(r * d + i)] =
+          static_cast<float>(dot(&weights_->fusion[static_cast<size_t>(i * 2 * d)], cr));
     for (int64_t t = 0; t < steps; ++t)
       made->cq[static_cast<size_t>(t * s + r)] = static_cast<float>(dot(&all[static_cast<size_t>(t * d)], cr));
   }

@@ -33,8 +33,8 @@ class PositionTable {
   std::vector<std::atomic<float*>> chunks_;
 };
 
-// Absorbed embedding: what the algebra of docs/performance.md needs of a sequence length. With q_t = c + PE_t, segment s
-// contributes c_s = (sum of q_t over its real rows) / b.
+// Absorbed embedding: what the algebra of docs/performance.md needs of a sequence length. With q_t = c + PE_t, segment
+// s contributes c_s = (sum of q_t over its real rows) / b.
 struct LengthTables {
   int64_t steps = 0;
   Segments segments;
@@ -48,9 +48,9 @@ class Tables {
  public:
   Tables(const Spec& spec, std::shared_ptr<const Weights> weights, bool absorbs);
 
-  PositionTable positions;                     // [hidden]: what is added to a step
-  std::unique_ptr<PositionTable> scores;       // [F]: W^T q_t
-  std::unique_ptr<PositionTable> fusion;       // [hidden]: W_f2 q_t
+  PositionTable positions;                // [hidden]: what is added to a step
+  std::unique_ptr<PositionTable> scores;  // [F]: W^T q_t
+  std::unique_ptr<PositionTable> fusion;  // [hidden]: W_f2 q_t
   Status length(int64_t steps, std::shared_ptr<const LengthTables>* out);
 
  private:

@@ -91,8 +91,8 @@ Status checkSequences(const Spec& spec, int64_t batch, bool second, const Feed<R
                                      std::to_string(token) + at(b, t)};
     }
   }
-  const bool needed = out.keys || out.attention || out.segmentAttention || out.segmentPool || out.extraSegment ||
-                      out.intraSegment;
+  const bool needed =
+      out.keys || out.attention || out.segmentAttention || out.segmentPool || out.extraSegment || out.intraSegment;
   if (needed && out.segmentsMax < most) {
     return {StatusCode::internal, name + ": outputs have room for " + std::to_string(out.segmentsMax) +
                                       " segments, the batch has " + std::to_string(most)};
@@ -115,7 +115,8 @@ Status resolveReadout(const Spec& spec, Request<Real>* request, std::vector<int3
       for (int64_t t = 0; t < feed.steps; ++t) {
         const double weight = weights[b * feed.steps + t];
         if (!std::isfinite(weight)) {
-          return {StatusCode::input, "readoutWeights: expected finite values, got " + std::to_string(weight) + at(b, t)};
+          return {StatusCode::input,
+                  "readoutWeights: expected finite values, got " + std::to_string(weight) + at(b, t)};
         }
         if (t >= end && weight != 0) {
           return {StatusCode::range, "readoutWeights: expected 0 beyond the sequence's length " + std::to_string(end) +
@@ -131,8 +132,8 @@ Status resolveReadout(const Spec& spec, Request<Real>* request, std::vector<int3
     if (!request->step) {
       (*storage)[b] = static_cast<int32_t>(end - 1);
     } else if (request->step[b] < 0 || request->step[b] >= end) {
-      return {StatusCode::range, "step: expected 0 to " + std::to_string(end - 1) + ", got " +
-                                     std::to_string(request->step[b]) + at(b)};
+      return {StatusCode::range,
+              "step: expected 0 to " + std::to_string(end - 1) + ", got " + std::to_string(request->step[b]) + at(b)};
     }
   }
   if (!request->step) request->step = storage->data();
@@ -166,8 +167,8 @@ Status resolve(const Spec& spec, Request<Real>* request, FeedDefaults* defaults)
   for (int second = 0; second < spec.sequences; ++second) {
     Feed<Real>& feed = second ? request->second : request->feed;
     if (feed.steps < 1) {
-      return {StatusCode::shape, std::string(inputName(spec, second)) + ": expected at least 1 step, got " +
-                                     std::to_string(feed.steps)};
+      return {StatusCode::shape,
+              std::string(inputName(spec, second)) + ": expected at least 1 step, got " + std::to_string(feed.steps)};
     }
     Status status = resolveLengths(spec, batch, second, &feed, second ? &defaults->secondLengths : &defaults->lengths);
     if (!status.ok()) return status;

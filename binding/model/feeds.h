@@ -14,8 +14,9 @@ struct FeedDefaults {
   std::vector<int32_t> lengths, secondLengths, step;
 };
 
-// Fills lengths and step, and proves: token ids of steps that exist, ranges of lengths, step and readoutWeights in their
-// mode, that the segment rule has an answer for every sequence, and that `segmentsMax` holds all counts when an output needs it.
+// Fills lengths and step, and proves: token ids of steps that exist, ranges of lengths, step and readoutWeights in
+// their mode, that the segment rule has an answer for every sequence, and that `segmentsMax` holds all counts when an
+// output needs it.
 template <typename Real>
 Status resolve(const Spec& spec, Request<Real>* request, FeedDefaults* defaults);
 

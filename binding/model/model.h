@@ -33,7 +33,8 @@ class Model {
   bool isReference() const { return !backend_; }
   int64_t packedBytes() const { return packedBytes_; }
 
-  // Blocks until the batch is done. `defaults` must outlive the call. The form that isReference() does not ask for fails.
+  // Blocks until the batch is done. `defaults` must outlive the call. The form that isReference() does not ask for
+  // fails.
   Status run(Request<float>* request, uint32_t rewrites, FeedDefaults* defaults, const CancelFlag& cancel) const;
   Status run(Request<double>* request, uint32_t rewrites, FeedDefaults* defaults, const CancelFlag& cancel) const;
 

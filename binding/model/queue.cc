@@ -15,8 +15,8 @@ namespace {
 
 constexpr size_t kMostWaiting = 1024;
 
-// Never destroyed: runners wait in them until the process is gone. Running jobs are stopped before static objects of other
-// files disappear under them, since this handler was registered after those were made.
+// Never destroyed: runners wait in them until the process is gone. Running jobs are stopped before static objects of
+// other files disappear under them, since this handler was registered after those were made.
 RunQueue* makeQueue(size_t runners, size_t limit, void (*atExit)()) {
   RunQueue* queue = new RunQueue(runners, limit);
   std::atexit(atExit);
@@ -88,8 +88,8 @@ void RunQueue::close() {
 }
 
 RunQueue& runQueue() {
-  static RunQueue* queue = makeQueue(static_cast<size_t>(std::clamp(defaultThreads(), 2, 64)), kMostWaiting,
-                                     [] { runQueue().close(); });
+  static RunQueue* queue =
+      makeQueue(static_cast<size_t>(std::clamp(defaultThreads(), 2, 64)), kMostWaiting, [] { runQueue().close(); });
   return *queue;
 }
 

@@ -14,7 +14,7 @@ namespace hpformer {
 class Job {
  public:
   virtual ~Job() = default;
-  virtual void work() = 0;            // on a runner thread; must not throw
+  virtual void work() = 0;  // on a runner thread; must not throw
   // After work(), on the runner, exactly once for every job that was accepted; the queue does not touch the job again.
   virtual void finish() = 0;
   std::atomic<bool> cancelled{false};  // a job that is cancelled before it starts skips work()
@@ -26,12 +26,13 @@ class RunQueue {
   RunQueue(const RunQueue&) = delete;
   RunQueue& operator=(const RunQueue&) = delete;
 
-  // Starts a runner when all are busy and fewer than `runners` exist. Fails with `limit` when `limit` jobs wait already and
-  // with `memory` when not even a first thread could be started.
+  // Starts a runner when all are busy and fewer than `runners` exist. Fails with `limit` when `limit` jobs wait already
+  // and with `memory` when not even a first thread could be started.
   Status push(Job* job);
   // Takes back a job that has not started; true when it did, and then the owner finishes it.
   bool withdraw(Job* job);
-  // At process exit: nothing starts any more, jobs on their way are cancelled, and we wait for them for at most a second.
+  // At process exit: nothing starts any more, jobs on their way are cancelled, and we wait for them for at most a
+  // second.
   void close();
 
  private:

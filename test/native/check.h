@@ -1,4 +1,5 @@
-// The few lines of a test framework that the native tests need: every failed check is printed, the program exits with 1.
+// The few lines of a test framework that the native tests need: every failed check is printed, the program exits
+// with 1.
 #pragma once
 #include <cmath>
 #include <cstdio>

@@ -1,6 +1,6 @@
-// The CPU backend against the double-precision reference on random models and batches, with every rewrite on and off; and
-// the promise that a sequence gets the same bits in any batch and on any number of threads.
-// Usage: cpu_test [seed] [cases] [float32|bfloat16]. In bfloat16 the logits' RMS error is bounded by 1e-2 max(1, their RMS).
+// The CPU backend against the double-precision reference on random models and batches, with every rewrite on and off;
+// and the promise that a sequence gets the same bits in any batch and on any number of threads. Usage: cpu_test [seed]
+// [cases] [float32|bfloat16]. In bfloat16 the logits' RMS error is bounded by 1e-2 max(1, their RMS).
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -60,8 +60,8 @@ bool same(const char* what, const T* a, const T* b, size_t n) {
 
 void fail(uint64_t seed, const Spec& s, int64_t batch, int64_t steps, const char* what) {
   ++failures;
-  std::printf("FAIL %s seed=%llu batch %lld steps %lld %s\n", what, static_cast<unsigned long long>(seed), static_cast<long long>(batch),
-              static_cast<long long>(steps), describe(s).c_str());
+  std::printf("FAIL %s seed=%llu batch %lld steps %lld %s\n", what, static_cast<unsigned long long>(seed),
+              static_cast<long long>(batch), static_cast<long long>(steps), describe(s).c_str());
 }
 
 void one(uint64_t seed) {
@@ -85,11 +85,13 @@ void one(uint64_t seed) {
     return fail(seed, s, batch, steps, "reference");
   }
   Plan plan;
-  bool* const bits[] = {&plan.depthFirst, &plan.readoutPruning, &plan.absorbedEmbedding, &plan.zeroRowsClosedForm, &plan.tokenTables, &plan.foldedOutput, &plan.foldedWeights};
+  bool* const bits[] = {&plan.depthFirst,  &plan.readoutPruning, &plan.absorbedEmbedding, &plan.zeroRowsClosedForm,
+                        &plan.tokenTables, &plan.foldedOutput,   &plan.foldedWeights};
   for (int variant = 0; variant < 3; ++variant) {
     for (bool* bit : bits) *bit = variant == 0 ? true : variant == 1 ? r.chance(0.5) : false;
     std::unique_ptr<Backend> backend;
-    if (!createCpuBackend(s, weights, {precision, static_cast<int>(r.in(1, 3)), ""}, &backend).ok()) return fail(seed, s, batch, steps, "create");
+    if (!createCpuBackend(s, weights, {precision, static_cast<int>(r.in(1, 3)), ""}, &backend).ok())
+      return fail(seed, s, batch, steps, "create");
     if (Status status = backend->run(f.request, plan, go); !status.ok()) {
       std::printf("%s\n", status.message.c_str());
       return fail(seed, s, batch, steps, "run");
@@ -137,7 +139,8 @@ void one(uint64_t seed) {
     alone.out.segmentsMax = most;
     alone.outSecond.segmentsMax = mostSecond;
     if (!single->run(alone, plan, go).ok()) return fail(seed, s, batch, steps, "run alone");
-    if (!same("logits alone", own.data(), logits.data() + static_cast<size_t>(b) * width, width)) return fail(seed, s, batch, steps, "same bits alone");
+    if (!same("logits alone", own.data(), logits.data() + static_cast<size_t>(b) * width, width))
+      return fail(seed, s, batch, steps, "same bits alone");
   }
 }
 
@@ -153,8 +156,8 @@ int main(int argc, char** argv) {
     return 77;
   }
   for (uint64_t i = 0; i < cases; ++i) one(seed + i);
-  std::printf("isa %s, %s: seeds %llu..%llu, %d failures, worst error %.2f of its bound\n", isaInUse().c_str(), precision == Precision::float32 ? "float32" : "bfloat16",
-              static_cast<unsigned long long>(seed),
+  std::printf("isa %s, %s: seeds %llu..%llu, %d failures, worst error %.2f of its bound\n", isaInUse().c_str(),
+              precision == Precision::float32 ? "float32" : "bfloat16", static_cast<unsigned long long>(seed),
               static_cast<unsigned long long>(seed + cases - 1), failures, worst);
   return failures ? 1 : 0;
 }

@@ -66,7 +66,8 @@ inline NamedArrays randomArrays(const Spec& spec, Random& random) {
   const bool tokens = spec.embedding == EmbeddingKind::tokens;
   put("embedding.weight", tokens ? spec.vocabulary * d : d * (spec.features > 0 ? spec.features : 1));
   if (!tokens) put("embedding.bias", d);
-  if (spec.positions == PositionKind::learned) put("positions.weight", (spec.maximum + (tokens ? spec.padding + 1 : 0)) * d);
+  if (spec.positions == PositionKind::learned)
+    put("positions.weight", (spec.maximum + (tokens ? spec.padding + 1 : 0)) * d);
   if (spec.embeddingNorm) putNorm("embeddingNorm", NormKind::layernorm);
   put("tdhp.fusion.weight", 2 * d * d);
   put("tdhp.fusion.bias", d);

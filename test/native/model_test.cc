@@ -101,26 +101,42 @@ void feeds() {
   refused([](Feeding& f) { f.tokens[7] = 11; }, StatusCode::range, "got 11 at sequence 1, step 1");
   refused([](Feeding& f) { f.tokens[0] = -1; }, StatusCode::range, "got -1 at sequence 0, step 0");
   refused([](Feeding& f) { f.request.feed.lengths = zero; }, StatusCode::range, "got 0 at sequence 1");
-  refused([](Feeding& f) { f.spec.over = Over::valid; f.request.feed.lengths = seven; }, StatusCode::range,
-          "expected 1 to 6, got 7");
+  refused(
+      [](Feeding& f) {
+        f.spec.over = Over::valid;
+        f.request.feed.lengths = seven;
+      },
+      StatusCode::range, "expected 1 to 6, got 7");
   refused([](Feeding& f) { f.request.step = seven; }, StatusCode::range, "step: expected 0 to 5, got 7");
   refused([](Feeding& f) { f.request.step = negative; }, StatusCode::range, "got -1 at sequence 1");
-  refused([](Feeding& f) { f.spec.over = Over::valid; std::fill(f.tokens.begin(), f.tokens.end(), 1); },
-          StatusCode::range, "not padding");
+  refused(
+      [](Feeding& f) {
+        f.spec.over = Over::valid;
+        std::fill(f.tokens.begin(), f.tokens.end(), 1);
+      },
+      StatusCode::range, "not padding");
   refused([](Feeding& f) { f.spec.times = 4; }, StatusCode::shape, "segments");
-  refused([](Feeding& f) { f.spec.positions = PositionKind::learned; f.spec.maximum = 5; }, StatusCode::shape,
-          "at most 5 steps");
-  refused([](Feeding& f) {
-    f.weights.assign(12, 0);
-    f.weights[5] = std::numeric_limits<float>::quiet_NaN();
-    f.request.readoutWeights = f.weights.data();
-  }, StatusCode::input, "readoutWeights");
-  refused([](Feeding& f) {
-    f.spec.over = Over::valid;
-    f.weights.assign(12, 0);
-    f.weights[5] = 1;
-    f.request.readoutWeights = f.weights.data();
-  }, StatusCode::range, "beyond the sequence's length 4");
+  refused(
+      [](Feeding& f) {
+        f.spec.positions = PositionKind::learned;
+        f.spec.maximum = 5;
+      },
+      StatusCode::shape, "at most 5 steps");
+  refused(
+      [](Feeding& f) {
+        f.weights.assign(12, 0);
+        f.weights[5] = std::numeric_limits<float>::quiet_NaN();
+        f.request.readoutWeights = f.weights.data();
+      },
+      StatusCode::input, "readoutWeights");
+  refused(
+      [](Feeding& f) {
+        f.spec.over = Over::valid;
+        f.weights.assign(12, 0);
+        f.weights[5] = 1;
+        f.request.readoutWeights = f.weights.data();
+      },
+      StatusCode::range, "beyond the sequence's length 4");
   Feeding f;
   f.spec.over = Over::valid;
   static const int32_t four[] = {4, 6};

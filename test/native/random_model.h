@@ -15,7 +15,9 @@ namespace hpformer::test {
 
 struct Random {
   explicit Random(uint64_t seed) : engine(seed) {}
-  int64_t in(int64_t low, int64_t high) { return low + static_cast<int64_t>(engine() % static_cast<uint64_t>(high - low + 1)); }
+  int64_t in(int64_t low, int64_t high) {
+    return low + static_cast<int64_t>(engine() % static_cast<uint64_t>(high - low + 1));
+  }
   double uniform(double low, double high) { return low + (high - low) * static_cast<double>(engine() >> 11) * 0x1p-53; }
   bool chance(double p) { return uniform(0, 1) < p; }
   std::mt19937_64 engine;
@@ -71,13 +73,17 @@ inline Spec randomSpec(Random& r) {
 inline Weights randomWeights(Random& r, const Spec& s) {
   Weights w;
   const int64_t d = s.hidden;
-  const double k = 1 / std::sqrt(static_cast<double>(d)), e = s.scaleInput ? k : 1;  // as upstream initialises what it scales
-  if (s.embedding == EmbeddingKind::features) w.embedding = randomVector(r, d * s.features, -e / std::sqrt(static_cast<double>(s.features)), e / std::sqrt(static_cast<double>(s.features)));
+  const double k = 1 / std::sqrt(static_cast<double>(d)),
+               e = s.scaleInput ? k : 1;  // as upstream initialises what it scales
+  if (s.embedding == EmbeddingKind::features)
+    w.embedding = randomVector(r, d * s.features, -e / std::sqrt(static_cast<double>(s.features)),
+                               e / std::sqrt(static_cast<double>(s.features)));
   if (s.embedding == EmbeddingKind::tokens) w.embedding = randomVector(r, s.vocabulary * d, -e, e);
   if (s.embedding == EmbeddingKind::scalar) w.embedding = randomVector(r, d, -e, e);
   if (s.embedding != EmbeddingKind::tokens) w.embeddingBias = randomVector(r, d, -e / 2, e / 2);
   if (s.positions == PositionKind::learned)
-    w.positions = randomVector(r, (s.maximum + (s.embedding == EmbeddingKind::tokens && s.padding >= 0 ? s.padding + 1 : 0)) * d, -0.5, 0.5);
+    w.positions = randomVector(
+        r, (s.maximum + (s.embedding == EmbeddingKind::tokens && s.padding >= 0 ? s.padding + 1 : 0)) * d, -0.5, 0.5);
   if (s.embeddingNorm) w.embeddingNorm = randomNorm(r, NormKind::layernorm, d);
   w.fusion = randomVector(r, d * 2 * d, -k, k);
   w.fusionBias = randomVector(r, d, -k, k);
@@ -115,7 +121,8 @@ struct Batch {
 };
 
 // Fills feeds and allocates outputs; false when the segment rule has no answer for the drawn lengths.
-inline bool randomBatch(Random& r, const Spec& s, int64_t batch, int64_t steps, Batch<float>* f, Batch<double>* d, bool everyOutput) {
+inline bool randomBatch(Random& r, const Spec& s, int64_t batch, int64_t steps, Batch<float>* f, Batch<double>* d,
+                        bool everyOutput) {
   const auto side = [&](int which) {
     const int64_t l = which == 0 ? steps : std::max<int64_t>(1, steps + r.in(-3, 5));
     const int64_t n = batch * l;
@@ -130,7 +137,8 @@ inline bool randomBatch(Random& r, const Spec& s, int64_t batch, int64_t steps, 
       f->values[which].assign(x.begin(), x.end());
     } else {
       f->tokens[which].resize(static_cast<size_t>(n));
-      for (int32_t& t : f->tokens[which]) t = static_cast<int32_t>(s.padding >= 0 && r.chance(0.2) ? s.padding : r.in(0, s.vocabulary - 1));
+      for (int32_t& t : f->tokens[which])
+        t = static_cast<int32_t>(s.padding >= 0 && r.chance(0.2) ? s.padding : r.in(0, s.vocabulary - 1));
       d->tokens[which] = f->tokens[which];
     }
     int64_t most = 0;
@@ -185,10 +193,12 @@ inline bool randomBatch(Random& r, const Spec& s, int64_t batch, int64_t steps, 
   if (s.over == Over::valid)  // weights beyond a sequence's own length are refused upstream of any backend
     for (int64_t b = 0; f->request.readoutWeights && b < batch; ++b)
       for (int64_t t = f->lengths[0][static_cast<size_t>(b)]; t < steps; ++t)
-        f->readoutWeights[static_cast<size_t>(b * steps + t)] = 0, d->readoutWeights[static_cast<size_t>(b * steps + t)] = 0;
+        f->readoutWeights[static_cast<size_t>(b * steps + t)] = 0,
+                                                          d->readoutWeights[static_cast<size_t>(b * steps + t)] = 0;
   if (s.readout == Readout::step && !f->request.readoutWeights) {
     for (int64_t b = 0; b < batch; ++b)
-      f->step.push_back(static_cast<int32_t>(r.in(0, (s.over == Over::valid ? f->lengths[0][static_cast<size_t>(b)] : steps) - 1)));
+      f->step.push_back(
+          static_cast<int32_t>(r.in(0, (s.over == Over::valid ? f->lengths[0][static_cast<size_t>(b)] : steps) - 1)));
     d->step = f->step;
     f->request.step = f->step.data();
     d->request.step = d->step.data();
@@ -208,12 +218,14 @@ inline bool randomBatch(Random& r, const Spec& s, int64_t batch, int64_t steps, 
 }
 
 inline std::string describe(const Spec& s) {
-  std::string t = "embedding " + std::to_string(int(s.embedding)) + " F " + std::to_string(s.features) + " positions " + std::to_string(int(s.positions)) +
-                  " hidden " + std::to_string(s.hidden) + " heads " + std::to_string(s.heads) + " layers " + std::to_string(s.layers) + " norm " +
-                  std::to_string(int(s.norm)) + " activation " + std::to_string(int(s.activation)) + " rule " + std::to_string(int(s.rule)) + " times " +
-                  std::to_string(s.times) + " pooling " + std::to_string(int(s.pooling)) + " over " + std::to_string(int(s.over)) + " readout " +
-                  std::to_string(int(s.readout)) + " sequences " + std::to_string(s.sequences) + " embeddingNorm " + std::to_string(s.embeddingNorm) +
-                  " padding " + std::to_string(s.padding);
+  std::string t = "embedding " + std::to_string(int(s.embedding)) + " F " + std::to_string(s.features) + " positions " +
+                  std::to_string(int(s.positions)) + " hidden " + std::to_string(s.hidden) + " heads " +
+                  std::to_string(s.heads) + " layers " + std::to_string(s.layers) + " norm " +
+                  std::to_string(int(s.norm)) + " activation " + std::to_string(int(s.activation)) + " rule " +
+                  std::to_string(int(s.rule)) + " times " + std::to_string(s.times) + " pooling " +
+                  std::to_string(int(s.pooling)) + " over " + std::to_string(int(s.over)) + " readout " +
+                  std::to_string(int(s.readout)) + " sequences " + std::to_string(s.sequences) + " embeddingNorm " +
+                  std::to_string(s.embeddingNorm) + " padding " + std::to_string(s.padding);
   return t;
 }
 

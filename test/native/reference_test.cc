@@ -178,7 +178,8 @@ void notANumber() {
   const int64_t each = 10 * spec.labels;
   CHECK(sameBits(clean.logits.data(), dirty.logits.data(), each));
   CHECK(sameBits(clean.logits.data() + 2 * each, dirty.logits.data() + 2 * each, each));
-  CHECK(std::all_of(dirty.logits.data() + each, dirty.logits.data() + 2 * each, [](double v) { return std::isnan(v); }));
+  CHECK(
+      std::all_of(dirty.logits.data() + each, dirty.logits.data() + 2 * each, [](double v) { return std::isnan(v); }));
   CHECK(std::all_of(dirty.probabilities.data() + each, dirty.probabilities.data() + 2 * each,
                     [](double v) { return std::isnan(v); }));
 }

@@ -50,13 +50,14 @@ Status makeSequence(const Context& c, const Feed<float>& feed, const SequenceOut
 void embedRows(const Context& c, const Sequence& s, const int32_t* steps, int64_t count, float* rows);
 void embedLanes(const Context& c, const Sequence& s, const int32_t* steps, int64_t count, float* lanes, int64_t ld);
 // One step of each of several sequences.
-void embedSteps(const Context& c, const Sequence* sequences, int64_t count, const int32_t* steps, float* lanes, int64_t ld);
+void embedSteps(const Context& c, const Sequence* sequences, int64_t count, const int32_t* steps, float* lanes,
+                int64_t ld);
 
 // One step of one sequence as a row, with the bits of its lane.
 void embedStep(const Context& c, const Sequence& s, int64_t step, float* row);
 
-// TDHP of one or several sequences: keys[j] receives K_comp [S][hidden] of sequences[j]. With `threads` > 1 the segments
-// of a single sequence are shared out.
+// TDHP of one or several sequences: keys[j] receives K_comp [S][hidden] of sequences[j]. With `threads` > 1 the
+// segments of a single sequence are shared out.
 Status tdhp(const Context& c, const Sequence* sequences, int64_t count, float* const* keys, int threads);
 bool absorbsEmbedding(const Context& c, int64_t steps);
 Status tdhpAbsorbed(const Context& c, const Sequence* sequences, int64_t count, float* const* keys);
@@ -91,29 +92,32 @@ void shareOut(const Context& c, int64_t count, int threads, Body&& body) {
 // Layers, then readout. `steps`: the tokens to run; `use(first, n, x)` receives each finished tile [hidden][ld].
 struct Tokens {
   const int32_t* steps = nullptr;
-  int64_t read = 0;   // the first of them are what the readout reads; their tiles never hold any other
-  int64_t count = 0;  // the rest runs only for the outputs of single steps
+  int64_t read = 0;            // the first of them are what the readout reads; their tiles never hold any other
+  int64_t count = 0;           // the rest runs only for the outputs of single steps
   int64_t attentionStep = -1;  // -1: attention is stored per step; else only this step's, once per sequence
 };
 // Keys of one sequence for a level with tiles (tile_keys.cc). Null where a product does not fit tiles.
 struct TileKeys {
   const uint16_t* scores = nullptr;  // KeyScores::tiles
   int64_t block = 0;
-  uint16_t* mixed = nullptr;         // M of every layer as tiles [hidden / 16][heads * S / 32], one layer every `stride`
+  uint16_t* mixed = nullptr;  // M of every layer as tiles [hidden / 16][heads * S / 32], one layer every `stride`
   int64_t stride = 0;
 };
-TileKeys tileKeys(const Context& c, const float* keys, int64_t segments, float scale, bool folded, Arena& arena, int threads);
+TileKeys tileKeys(const Context& c, const float* keys, int64_t segments, float scale, bool folded, Arena& arena,
+                  int threads);
 
-// All listed tokens of one sequence. pooled (may be null) receives sum of weight * row; logits rows go out when the readout is 'steps'.
-Status stackSequence(const Context& c, const Sequence& s, const float* keys, const Tokens& tokens,
-                     const float* weights, float* pooled, const Request<float>* stepsHead, int threads);
+// All listed tokens of one sequence. pooled (may be null) receives sum of weight * row; logits rows go out when the
+// readout is 'steps'.
+Status stackSequence(const Context& c, const Sequence& s, const float* keys, const Tokens& tokens, const float* weights,
+                     float* pooled, const Request<float>* stepsHead, int threads);
 // One token of each of `count` <= group sequences side by side; fewer than kAlone are faster one by one.
 inline constexpr int64_t kAlone = 4;
 Status stackSteps(const Context& c, const Sequence* sequences, int64_t count, const int32_t* steps,
                   const float* const* keys, float* const* pooled);
 
 // Head on lanes [headInput][ld]; writes logits, probabilities and head layers of `count` rows through the row index.
-void headLanes(const Context& c, const float* x, int64_t ld, int64_t count, const int64_t* rows, const Request<float>& r);
+void headLanes(const Context& c, const float* x, int64_t ld, int64_t count, const int64_t* rows,
+               const Request<float>& r);
 
 NormLanes normOf(const PackedNorm& n, const float* x, float* y, int64_t channels, int64_t ld, int64_t cols);
 inline int64_t roundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }

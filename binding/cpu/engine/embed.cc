@@ -102,11 +102,14 @@ void lanesOf(const Context& c, Owner sequence, const int32_t* steps, int64_t cou
 }  // namespace
 
 void embedLanes(const Context& c, const Sequence& s, const int32_t* steps, int64_t count, float* lanes, int64_t ld) {
-  lanesOf(c, [&](int64_t) -> const Sequence& { return s; }, steps, count, lanes, ld);
+  lanesOf(
+      c, [&](int64_t) -> const Sequence& { return s; }, steps, count, lanes, ld);
 }
 
-void embedSteps(const Context& c, const Sequence* sequences, int64_t count, const int32_t* steps, float* lanes, int64_t ld) {
-  lanesOf(c, [&](int64_t i) -> const Sequence& { return sequences[i]; }, steps, count, lanes, ld);
+void embedSteps(const Context& c, const Sequence* sequences, int64_t count, const int32_t* steps, float* lanes,
+                int64_t ld) {
+  lanesOf(
+      c, [&](int64_t i) -> const Sequence& { return sequences[i]; }, steps, count, lanes, ld);
 }
 
 void embedStep(const Context& c, const Sequence& s, int64_t step, float* row) {

@@ -4,7 +4,8 @@
 namespace hpformer::cpu {
 namespace {
 
-void store(const Context& c, const float* lanes, int64_t ld, int64_t count, int64_t width, const int64_t* rows, float* to) {
+void store(const Context& c, const float* lanes, int64_t ld, int64_t count, int64_t width, const int64_t* rows,
+           float* to) {
   if (!to) return;
   Arena& arena = Arena::local();
   Arena::Scope scope(arena);
@@ -15,7 +16,8 @@ void store(const Context& c, const float* lanes, int64_t ld, int64_t count, int6
 
 }  // namespace
 
-void headLanes(const Context& c, const float* x, int64_t ld, int64_t count, const int64_t* rows, const Request<float>& r) {
+void headLanes(const Context& c, const float* x, int64_t ld, int64_t count, const int64_t* rows,
+               const Request<float>& r) {
   Arena& arena = Arena::local();
   Arena::Scope scope(arena);
   const size_t hidden = c.packed.head.size() - 1;

@@ -167,8 +167,7 @@ class Run {
       if (!read(t)) list[tokens.count++] = static_cast<int32_t>(t);
     float* pooled = rows ? rows + b * d : nullptr;
     const Request<float>* head = stepsRead ? &r_ : nullptr;
-    if (Status status = stackSequence(c_, s, keys, tokens, weights, pooled, head, threads); !status.ok())
-      return status;
+    if (Status status = stackSequence(c_, s, keys, tokens, weights, pooled, head, threads); !status.ok()) return status;
     if (pooled && c_.spec.readout == Readout::mean) {
       const float divisor = static_cast<float>(feed.lengths[b]);
       for (int64_t i = 0; i < d; ++i) pooled[i] /= divisor;
@@ -196,7 +195,8 @@ class Run {
     clear(out.embedded, d);
     clear(out.encoded, d);
     for (int64_t l = 0; out.layers && l < c_.spec.layers; ++l) clear(out.layers[l], d);
-    if (c_.spec.readout != Readout::step || r_.readoutWeights) clear(out.attention, c_.spec.layers * c_.spec.heads * out.segmentsMax);
+    if (c_.spec.readout != Readout::step || r_.readoutWeights)
+      clear(out.attention, c_.spec.layers * c_.spec.heads * out.segmentsMax);
     if (c_.spec.readout != Readout::steps) return;
     clear(r_.logits, c_.spec.labels);
     clear(r_.probabilities, c_.spec.labels);
@@ -231,7 +231,8 @@ class Run {
 
 }  // namespace
 
-Status runBatch(const Packed& packed, const Request<float>& request, const Plan& plan, const CancelFlag& cancel, int threads) {
+Status runBatch(const Packed& packed, const Request<float>& request, const Plan& plan, const CancelFlag& cancel,
+                int threads) {
   const Context context{packed, packed.spec, plan, packed.level, cancel, threads};
   const TileRelease release{context.k};
   try {

@@ -12,7 +12,7 @@ namespace {
 struct KeyPanels {
   int64_t segments = 0;
   bool folded = false;
-  float scale = 1;        // left to the softmax when not folded into the keys
+  float scale = 1;          // left to the softmax when not folded into the keys
   float* scores = nullptr;  // panels per head [heads][S / panel][width][panel], times 1/sqrt(width)
   float* values = nullptr;  // unfolded: panels per head of K_g^T [heads][width / panel][S][panel]
   float* mixed = nullptr;   // folded: panels per layer of M [layers][hidden / panel][heads * S][panel]
@@ -49,7 +49,8 @@ void mix(const Context& c, const PackedLayer& layer, const float* lanes, int64_t
   }
 }
 
-void packKeys(const Context& c, const float* keys, int64_t segments, int64_t tokens, Arena& arena, int threads, KeyPanels* k) {
+void packKeys(const Context& c, const float* keys, int64_t segments, int64_t tokens, Arena& arena, int threads,
+              KeyPanels* k) {
   const int64_t d = c.spec.hidden, width = c.spec.headWidth(), heads = c.spec.heads, panel = c.k.panel;
   const float scale = 1.0f / std::sqrt(static_cast<float>(width));
   k->segments = segments;
@@ -64,7 +65,8 @@ void packKeys(const Context& c, const float* keys, int64_t segments, int64_t tok
   for (int64_t s = 0; s < segments; ++s)
     for (int64_t g = 0; g < heads; ++g)
       for (int64_t i = 0; i < width; ++i)
-        k->scores[g * k->scoreStride + (s / panel * width + i) * panel + s % panel] = keys[s * d + g * width + i] * keyScale;
+        k->scores[g * k->scoreStride + (s / panel * width + i) * panel + s % panel] =
+            keys[s * d + g * width + i] * keyScale;
   if (!k->folded) {
     const int64_t rows = (width + panel - 1) / panel;
     k->valueStride = rows * segments * panel;
@@ -106,7 +108,8 @@ struct TileBuffers {
 const PackedNorm* normsOf(const Context& c, int64_t layer, int which) {
   const size_t at = c.packed.layers.size() == 1 ? 0 : static_cast<size_t>(layer);
   const PackedNorm* n = which == 0 ? &c.packed.layers[at].norm1 : &c.packed.layers[at].norm2;
-  if (!c.plan.foldedWeights && !c.packed.plainNorms.empty()) n = &c.packed.plainNorms[2 * at + static_cast<size_t>(which)];
+  if (!c.plan.foldedWeights && !c.packed.plainNorms.empty())
+    n = &c.packed.plainNorms[2 * at + static_cast<size_t>(which)];
   return n;
 }
 
@@ -132,7 +135,9 @@ void feedForward(const Context& c, const PackedLayer& w, int64_t layer, const Ti
   addNorm(c, layer, 1, b.x, b.y, b.ld, cols);
 }
 
-const PackedLayer& layerOf(const Context& c, int64_t i) { return c.packed.layers[c.packed.layers.size() == 1 ? 0 : static_cast<size_t>(i)]; }
+const PackedLayer& layerOf(const Context& c, int64_t i) {
+  return c.packed.layers[c.packed.layers.size() == 1 ? 0 : static_cast<size_t>(i)];
+}
 
 void layer(const Context& c, const KeyPanels& k, int64_t i, const TileBuffers& b, int64_t cols) {
   const int64_t d = c.spec.hidden, width = c.spec.headWidth(), heads = c.spec.heads;
@@ -155,8 +160,10 @@ void layer(const Context& c, const KeyPanels& k, int64_t i, const TileBuffers& b
   g.cols = cols;
   if (k.folded) {
     const int64_t at = c.packed.layers.size() == 1 ? 0 : i;
-    if (k.tiles.mixed) g.tiles = k.tiles.mixed + at * k.tiles.stride;
-    else g.a = k.mixed + at * k.mixedStride;
+    if (k.tiles.mixed)
+      g.tiles = k.tiles.mixed + at * k.tiles.stride;
+    else
+      g.a = k.mixed + at * k.mixedStride;
     g.rows = d;
     g.k = heads * k.segments;
     g.x = b.p;
@@ -182,7 +189,8 @@ void layer(const Context& c, const KeyPanels& k, int64_t i, const TileBuffers& b
 
 // P of a tile to `attention` [.., layers, heads, segmentsMax] of the rows that `at` gives.
 template <typename At>
-void storeAttention(const Context& c, const float* p, int64_t ld, int64_t segments, int64_t most, int64_t layer, int64_t count, At at) {
+void storeAttention(const Context& c, const float* p, int64_t ld, int64_t segments, int64_t most, int64_t layer,
+                    int64_t count, At at) {
   const int64_t heads = c.spec.heads;
   for (int64_t i = 0; i < count; ++i) {
     float* out = at(i);
@@ -337,8 +345,8 @@ Status stackSequence(const Context& c, const Sequence& s, const float* keys, con
 
 namespace {
 
-// One token of one sequence, channels in a row. Heads stand in the lanes of the attention kernel, so each head's numbers
-// come from the operations that stackSteps' lanes run, in their order.
+// One token of one sequence, channels in a row. Heads stand in the lanes of the attention kernel, so each head's
+// numbers come from the operations that stackSteps' lanes run, in their order.
 Status stackStep(const Context& c, const Sequence& s, int32_t step, const float* keys, float* pooled) {
   Arena& arena = Arena::local();
   Arena::Scope scope(arena);

@@ -1,5 +1,6 @@
-// TDHP on embedded rows (reference section 1): segment pooling, extra-segment attention, intra-segment attention, fusion.
-// Rows are embedded block by block, once for each of the two passes; nothing of the sequence's length is stored.
+// TDHP on embedded rows (reference section 1): segment pooling, extra-segment attention, intra-segment attention,
+// fusion. Rows are embedded block by block, once for each of the two passes; nothing of the sequence's length is
+// stored.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -111,7 +112,8 @@ void intra(const Context& c, const Sequence& s, int64_t segment, const float* qu
 
 }  // namespace
 
-void storeIntraAttention(const Sequence& s, const float* scores, int64_t from, int64_t count, float maximum, float sum) {
+void storeIntraAttention(const Sequence& s, const float* scores, int64_t from, int64_t count, float maximum,
+                         float sum) {
   float* out = s.out->intraAttention + s.index * s.padded + from;
   for (int64_t i = 0; i < count; ++i) out[i] = std::exp(scores[i] - maximum) / sum;
 }

@@ -1,4 +1,5 @@
-// One sequence's keys as bfloat16 tiles: for the scores, and mixed with every layer's output projection (M of stack.cc).
+// One sequence's keys as bfloat16 tiles: for the scores, and mixed with every layer's output projection (M of
+// stack.cc).
 #include <algorithm>
 
 #include "context.h"
@@ -11,10 +12,13 @@ constexpr int64_t kHalves = 512;
 // Channels of a block-diagonal block: whole heads and whole tiles; 0 when heads do not fit tiles.
 int64_t blockOf(int64_t width) { return width % 32 == 0 ? width : 32 % width == 0 ? 32 : 0; }
 
-// [hidden / block][rows / 16][block / 32][16][32], row h * S + s of a block: key s of its head h in that head's channels.
-const uint16_t* scoreTiles(const Context& c, const float* keys, int64_t segments, float scale, int64_t block, Arena& arena) {
+// [hidden / block][rows / 16][block / 32][16][32], row h * S + s of a block: key s of its head h in that head's
+// channels.
+const uint16_t* scoreTiles(const Context& c, const float* keys, int64_t segments, float scale, int64_t block,
+                           Arena& arena) {
   const int64_t d = c.spec.hidden, width = c.spec.headWidth(), heads = c.spec.heads, together = block / width;
-  const int64_t size = roundUp(together * segments, 16) / 16 * (block / 32) * kHalves, count = (heads + together - 1) / together;
+  const int64_t size = roundUp(together * segments, 16) / 16 * (block / 32) * kHalves,
+                count = (heads + together - 1) / together;
   auto* tiles = arena.take<uint16_t>(count * size);
   std::fill_n(tiles, count * size, uint16_t{0});
   for (int64_t g = 0; g < heads; ++g)
@@ -27,9 +31,10 @@ const uint16_t* scoreTiles(const Context& c, const float* keys, int64_t segments
   return tiles;
 }
 
-// M of one layer. `lanes` [hidden][ld]: column h * S + s holds key s in the channels of its block's head h, zero elsewhere,
-// so that one product on tiles mixes all heads of a block.
-void mixTiles(const Context& c, const PackedLayer& layer, const float* lanes, int64_t ld, int64_t segments, int64_t block, uint16_t* out) {
+// M of one layer. `lanes` [hidden][ld]: column h * S + s holds key s in the channels of its block's head h, zero
+// elsewhere, so that one product on tiles mixes all heads of a block.
+void mixTiles(const Context& c, const PackedLayer& layer, const float* lanes, int64_t ld, int64_t segments,
+              int64_t block, uint16_t* out) {
   Arena& arena = Arena::local();
   Arena::Scope scope(arena);
   const int64_t d = c.spec.hidden, heads = c.spec.heads, together = block / c.spec.headWidth();
@@ -52,7 +57,8 @@ void mixTiles(const Context& c, const PackedLayer& layer, const float* lanes, in
 
 }  // namespace
 
-TileKeys tileKeys(const Context& c, const float* keys, int64_t segments, float scale, bool folded, Arena& arena, int threads) {
+TileKeys tileKeys(const Context& c, const float* keys, int64_t segments, float scale, bool folded, Arena& arena,
+                  int threads) {
   const int64_t d = c.spec.hidden, width = c.spec.headWidth(), heads = c.spec.heads, block = blockOf(width);
   TileKeys t;
   if (block == 0 || d > c.k.tileDepth) return t;

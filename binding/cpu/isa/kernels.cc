@@ -27,7 +27,8 @@ static void keyScoresOf(const KeyScores& a) {
   if (!a.tiles) return keyScores(a);
   scoresOnTiles(a);
   for (int64_t g = 0; g < a.heads; ++g)
-    for (int64_t col = 0; col < a.cols; col += W) softmaxLanes(a.p + g * a.segments * a.ld + col, a.segments, a.ld, a.scale);
+    for (int64_t col = 0; col < a.cols; col += W)
+      softmaxLanes(a.p + g * a.segments * a.ld + col, a.segments, a.ld, a.scale);
 }
 #else
 constexpr int64_t kTokens = kTile, kSequences = kGroup;

@@ -61,7 +61,8 @@ HP_INLINE void storeFirst(float* p, vf v, int64_t n) {
 #endif
 
 // The masked forms for 16 lanes spare gcc 12 a false warning; an all-ones mask costs nothing.
-// fma: one rounding where the machine has it. max/min: the second operand when either is NaN, so max(0, x) keeps a NaN x.
+// fma: one rounding where the machine has it. max/min: the second operand when either is NaN, so max(0, x) keeps a NaN
+// x.
 #if HPFORMER_LANES == 16 && defined(__AVX512F__)
 HP_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 HP_INLINE vf max(vf a, vf b) { return (vf)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b); }
@@ -72,7 +73,8 @@ HP_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m2
 HP_INLINE vf max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 HP_INLINE vf min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 HP_INLINE vf sqrt(vf a) { return (vf)_mm256_sqrt_ps((__m256)a); }
-#elif HPFORMER_LANES == 16 && defined(__AVX2__)  // the test levels: two halves (left to the compiler, this takes it minutes)
+#elif HPFORMER_LANES == 16 && \
+    defined(__AVX2__)  // the test levels: two halves (left to the compiler, this takes it minutes)
 struct Halves {
   __m256 low, high;
 };

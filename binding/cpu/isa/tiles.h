@@ -35,7 +35,7 @@ HP_INLINE void tilesRelease() { _tile_release(); }
 
 // Two registers of lanes to one row of pairs: lane i holds (a[i], b[i]).
 HP_INLINE void storePairs(uint16_t* to, vf a, vf b) {
-  static const uint16_t kOrder[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
+  static const uint16_t kOrder[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a);
   _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_loadu_si512(kOrder), both));

@@ -1,5 +1,6 @@
-// Elementwise functions over a register. Errors measured against double over the stated range (test/native/kernels_test.cc):
-// exp 1.6e-7 relative on [-87, 88]; sigmoid 3e-7 relative; phi (normal CDF) 5e-7 relative on [-12, 12].
+// Elementwise functions over a register. Errors measured against double over the stated range
+// (test/native/kernels_test.cc): exp 1.6e-7 relative on [-87, 88]; sigmoid 3e-7 relative; phi (normal CDF) 5e-7
+// relative on [-12, 12].
 namespace hpformer::HPFORMER_ISA {
 namespace {
 

@@ -11,7 +11,7 @@ HP_INLINE void laneChains(const float* x, int64_t ld, int64_t channels, const vf
   vf s[4][V];
   for (int j = 0; j < 4; ++j)
     for (int v = 0; v < V; ++v) s[j][v] = vf{};
-  const auto add = [&](vf& sum, const float* p, int v) __attribute__((always_inline)) {
+  const auto add = [&](vf & sum, const float* p, int v) __attribute__((always_inline)) {
     if constexpr (Square) {
       const vf d = load(p) - mean[v];
       sum = fma(d, d, sum);
@@ -56,9 +56,11 @@ HP_INLINE void normLanes(const NormLanes& n, int64_t col) {
   };
   switch (n.form) {
     case NormForm::layernorm:
-      return each([&](vf a, int64_t c, int v) { return fma((a - mean[v]) * scale[v], set1(n.weight[c]), set1(n.bias[c])); });
+      return each(
+          [&](vf a, int64_t c, int v) { return fma((a - mean[v]) * scale[v], set1(n.weight[c]), set1(n.bias[c])); });
     case NormForm::rms: return each([&](vf a, int64_t c, int v) { return a * scale[v] * set1(n.weight[c]); });
-    case NormForm::affine: return each([&](vf a, int64_t c, int) { return fma(a, set1(n.weight[c]), set1(n.bias[c])); });
+    case NormForm::affine:
+      return each([&](vf a, int64_t c, int) { return fma(a, set1(n.weight[c]), set1(n.bias[c])); });
     case NormForm::batchnorm:
       return each([&](vf a, int64_t c, int) {
         const vf by = set1(1.0f) / sqrt(set1(n.variance[c] + kEpsilon));
@@ -73,8 +75,8 @@ static void norm(const NormLanes& n) {
   for (; col < n.cols; col += W) normLanes<1>(n, col);
 }
 
-// One token's channels in a row, with the bits that `norm` gives it in any lane: the four chains are the four lanes of a
-// small register.
+// One token's channels in a row, with the bits that `norm` gives it in any lane: the four chains are the four lanes of
+// a small register.
 typedef float vq __attribute__((vector_size(16)));
 typedef float vqu __attribute__((vector_size(16), aligned(4), may_alias));
 

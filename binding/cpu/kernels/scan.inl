@@ -3,7 +3,8 @@
 namespace hpformer::HPFORMER_ISA {
 namespace {
 
-HP_INLINE void weightedSum(const float* x, int64_t ld, int64_t rows, int64_t width, const float* p, vf keep, float* acc) {
+HP_INLINE void weightedSum(const float* x, int64_t ld, int64_t rows, int64_t width, const float* p, vf keep,
+                           float* acc) {
   int64_t i = 0;
   for (; i + 2 * W <= width; i += 2 * W) {
     vf a = load(acc + i) * keep, b = load(acc + i + W) * keep;

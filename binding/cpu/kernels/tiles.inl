@@ -1,13 +1,13 @@
 // GEMM on bfloat16 tiles (levels with AMX). Operands are rounded to bfloat16, everything else is float32.
 //
 // Weights lie as A tiles [ceil(rows / 16)][ceil(k / 32)][16][32], zero-padded. X is turned from lanes into B tiles
-// [ceil(k / 32)][columns / 16][16][16][2] once per product, into a buffer on the stack (L1); C tiles go to a small buffer
-// from which the epilogue (bias, activation, residual) writes the lanes. Two row tiles x two column tiles at a time: four
-// accumulators hide the latency of the multiply, four loads serve four multiplies.
+// [ceil(k / 32)][columns / 16][16][16][2] once per product, into a buffer on the stack (L1); C tiles go to a small
+// buffer from which the epilogue (bias, activation, residual) writes the lanes. Two row tiles x two column tiles at a
+// time: four accumulators hide the latency of the multiply, four loads serve four multiplies.
 namespace hpformer::HPFORMER_ISA {
 namespace {
 
-constexpr int64_t kPairs = 24 * 1024;  // bfloat16 values of the X buffer: 48 KB
+constexpr int64_t kPairs = 24 * 1024;    // bfloat16 values of the X buffer: 48 KB
 constexpr int64_t kDepth = kPairs / 16;  // the deepest product: one column tile fills the buffer
 
 // Tile registers are configured when first used and given back at the end of a piece of work (Kernels::release): held
@@ -87,11 +87,15 @@ static void multiplyTiles(const Gemm& g, const uint16_t* pairs, int64_t col, int
       const uint16_t* x = pairs + b * kHalves;
       const int64_t wide = blocks - b < 2 ? 1 : 2;
       if (rows > 16) {
-        if (wide == 2) multiply<2, 2>(a, stride, depth, x, blocks, out);
-        else multiply<2, 1>(a, stride, depth, x, blocks, out);
+        if (wide == 2)
+          multiply<2, 2>(a, stride, depth, x, blocks, out);
+        else
+          multiply<2, 1>(a, stride, depth, x, blocks, out);
       } else {
-        if (wide == 2) multiply<1, 2>(a, stride, depth, x, blocks, out);
-        else multiply<1, 1>(a, stride, depth, x, blocks, out);
+        if (wide == 2)
+          multiply<1, 2>(a, stride, depth, x, blocks, out);
+        else
+          multiply<1, 1>(a, stride, depth, x, blocks, out);
       }
       const int64_t at = col + b * W;
       switch (g.activation) {
@@ -142,7 +146,8 @@ static void scoresOnTiles(const KeyScores& a) {
 }
 
 // Rows [rows][cols] of lanes into columns [k0, k0 + cols) of A tiles that are `depth` tiles deep.
-static void packTiles(const float* x, int64_t ld, int64_t rows, int64_t cols, uint16_t* tiles, int64_t depth, int64_t k0) {
+static void packTiles(const float* x, int64_t ld, int64_t rows, int64_t cols, uint16_t* tiles, int64_t depth,
+                      int64_t k0) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t i = 0; i < cols; i += W) {
       const int64_t n = cols - i < W ? cols - i : W, k = k0 + i, left = 32 - k % 32;
