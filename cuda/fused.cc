@@ -96,6 +96,7 @@ class Fused {
     bool found = false;
     for (const auto& [tiles, groups] : {std::pair{1, 1}, {1, 2}, {2, 2}}) {
       Shape next{tiles, groups, 0, single, 0};
+      if (tiles == 2 && !hasTwoTiles(static_cast<int>(spec_.hidden), half_)) break;
       if (!measure(segments, pick, &next)) break;
       const auto blocks = [&](int height) { return slice_.count * ((rows + height - 1) / height); };
       if (found && (rows <= shape->rows() || blocks(shape->rows()) <= busy)) break;

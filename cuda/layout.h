@@ -25,6 +25,10 @@ HPFORMER_BOTH inline int tdhpFloats(int hidden, int segments) {
   return segments * (3 * hidden + kRawWidth) + (partial > scores ? partial : scores);
 }
 
+// Whether `stack` has an instance with two tiles of rows per warp: wider models would spill registers
+// (kernels/fused.cu).
+HPFORMER_BOTH inline bool hasTwoTiles(int hidden, bool bfloat16) { return hidden <= (bfloat16 ? 192 : 128); }
+
 struct StackLayout {
   int stride;                                     // bytes of an operand row
   int weights, operands, reduction, keys, total;  // byte offsets

@@ -18,10 +18,14 @@ namespace hpformer::cuda {
 
 #if HPFORMER_BF16
 HPFORMER_STACK(HPFORMER_HIDDEN, bf16, 1)
+#if HPFORMER_HIDDEN <= 192  // layout.h: hasTwoTiles
 HPFORMER_STACK(HPFORMER_HIDDEN, bf16, 2)
+#endif
 #else
 HPFORMER_STACK(HPFORMER_HIDDEN, f32, 1)
+#if HPFORMER_HIDDEN <= 128
 HPFORMER_STACK(HPFORMER_HIDDEN, f32, 2)
+#endif
 HPFORMER_TDHP(HPFORMER_HIDDEN)  // sums and softmax in float32 for both precisions
 #endif
 
