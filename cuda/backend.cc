@@ -226,7 +226,8 @@ Status createCudaBackend(const Spec& spec, std::shared_ptr<const Weights> weight
     std::vector<std::shared_ptr<cuda::DeviceModel>> models;
     for (int ordinal : ordinals) {
       std::shared_ptr<cuda::DeviceModel> model;
-      const Status s = cuda::DeviceModel::acquire(spec, *weights, ordinal, options.precision, options.key, &model);
+      const Status s = cuda::DeviceModel::acquire(
+          spec, *weights, ordinal, operandPrecision(spec.hidden, options.precision), options.key, &model);
       if (!s.ok()) return s;
       models.push_back(std::move(model));
     }

@@ -7,6 +7,13 @@ namespace hpformer {
 
 enum class Precision : int32_t { float32, bfloat16 };
 
+// Narrow models keep float32 operands in every precision: they gain nothing from bfloat16, and its rounding errors
+// would have too few terms to average over.
+inline Precision operandPrecision(int64_t hidden, Precision asked) {
+  constexpr int64_t kNarrow = 32;
+  return hidden < kNarrow ? Precision::float32 : asked;
+}
+
 struct Plan {
   bool depthFirst = true;          // a tile of tokens goes through all layers before the next tile
   bool readoutPruning = true;      // only tokens that the readout reads enter the layers

@@ -36,9 +36,7 @@ std::vector<std::string> isaLevels() {
 Status createCpuBackend(const Spec& spec, std::shared_ptr<const Weights> weights, const CpuOptions& options,
                         std::unique_ptr<Backend>* out) {
   try {
-    // Narrow models gain nothing from bfloat16, and its rounding errors have too few terms to average over.
-    constexpr int64_t kNarrow = 32;
-    const Precision precision = spec.hidden < kNarrow ? Precision::float32 : options.precision;
+    const Precision precision = operandPrecision(spec.hidden, options.precision);
     auto packed = Packed::get(spec, std::move(weights), options.key, precision);
     *out = std::make_unique<CpuBackend>(std::move(packed), options.threads > 0 ? options.threads : defaultThreads());
     return {};

@@ -1,12 +1,16 @@
 /** Runs every native test program (CTest) as a test of its own. test/setup.cjs built them. */
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
+import { loadAddon } from '../../src/native/load';
 import { cudaLibrary, root, testUnless, withoutCudaLibrary } from '../skips';
 
 const build = join(root, 'build');
 const listing = spawnSync('ctest', ['--test-dir', build, '--show-only=json-v1'], { encoding: 'utf8' });
 const { tests } = JSON.parse(listing.stdout) as { tests: { name: string }[] };
 const library = cudaLibrary();
+const levels = loadAddon().info().isaLevels;
+// wide and wide_tiles are the 16-lane logic compiled for AVX2: test builds only.
+const available = new Set([...levels, ...(levels.includes('avx2') ? ['wide', 'wide_tiles'] : [])]);
 const env = { ...process.env, ...(library === undefined ? {} : { HPFORMER_CUDA_LIBRARY: library }) };
 
 describe('native tests', () => {
@@ -16,7 +20,9 @@ describe('native tests', () => {
 
   for (const { name } of tests) {
     // A test program ends with 77 when the machine lacks what it needs; asking first gives the reason.
-    const reason = name.startsWith('cuda') ? withoutCudaLibrary() : undefined;
+    const level = /^cpu_test_(.+)_(?:float32|bfloat16)$/.exec(name)?.[1];
+    const withoutLevel = level === undefined || available.has(level) ? undefined : `this machine has no ${level}`;
+    const reason = name.startsWith('cuda') ? withoutCudaLibrary() : withoutLevel;
     testUnless(
       reason,
       name,
