@@ -18,6 +18,11 @@ describe('native tests', () => {
     expect(tests.length).toBeGreaterThan(0);
   });
 
+  const cuda = tests.some(({ name }) => name.startsWith('cuda'));
+  testUnless(cuda ? undefined : 'no nvcc when the tests were built', 'CUDA kernels are compiled in', () => {
+    expect(loadAddon().info().cudaCompiled).toBe(true);
+  });
+
   for (const { name } of tests) {
     // A test program ends with 77 when the machine lacks what it needs; asking first gives the reason.
     const level = /^cpu_test_(.+)_(?:float32|bfloat16)$/.exec(name)?.[1];
