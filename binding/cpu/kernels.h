@@ -78,7 +78,8 @@ struct KeyAttentionLanes {
 // One step of the intra-segment scan over a block of rows (reference section 1, step 5), online softmax:
 // score_t = scale * (query . x_t + offset_t); state: running maximum, sum of exponentials, weighted sums.
 struct ScanBlock {
-  const float* x = nullptr;  // rows [rows][ldx]
+  static constexpr int64_t kMost = 64;  // rows of one block: longer segments come block by block
+  const float* x = nullptr;             // rows [rows][ldx]
   int64_t ldx = 0, rows = 0, width = 0;
   const float* query = nullptr;  // [width]
   const float* table = nullptr;  // rows [rows][ldtable], absorbed embedding: offset_t += tableQuery . table_t

@@ -200,14 +200,14 @@ void intraRows(const float* extra, const float* x, int64_t steps, int64_t hidden
     const int64_t begin = std::min(steps, s * length), real = std::clamp<int64_t>(steps - begin, 0, length);
     float maximum = -std::numeric_limits<float>::infinity(), sum = 0;
     float* out = intra + s * hidden;
-    if (real > 0) {
+    for (int64_t from = 0; from < real; from += ScanBlock::kMost) {
       ScanBlock b;
-      b.x = x + begin * hidden;
+      b.x = x + (begin + from) * hidden;
       b.ldx = b.width = hidden;
-      b.rows = real;
+      b.rows = std::min(ScanBlock::kMost, real - from);
       b.query = extra + s * hidden;
       b.scale = 1.0f / std::sqrt(static_cast<float>(hidden));
-      b.scores = scores.data();
+      b.scores = scores.data() + from;
       b.maximum = &maximum;
       b.sum = &sum;
       b.acc = out;

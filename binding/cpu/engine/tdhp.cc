@@ -11,6 +11,7 @@ namespace hpformer::cpu {
 namespace {
 
 constexpr int64_t kBlock = 48;
+static_assert(kBlock <= ScanBlock::kMost);
 
 // Embeds the rows of a segment block by block and calls use(rows, count, first step, zero rows of the block). With zero
 // rows in closed form a padding token is counted instead of embedded, and appended rows are left to the caller.

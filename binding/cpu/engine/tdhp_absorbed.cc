@@ -15,6 +15,7 @@ namespace hpformer::cpu {
 namespace {
 
 constexpr int64_t kBlock = 48;
+static_assert(kBlock <= ScanBlock::kMost);
 
 struct Columns {
   int64_t count = 0;

@@ -48,9 +48,8 @@ HP_INLINE void scoreRows(const ScanBlock& b, int64_t t) {
 }
 
 static void scanBlock(const ScanBlock& b) {
-  constexpr int64_t kMost = 64;
-  float p[kMost];
-  const int64_t rows = b.rows;  // the engine keeps it <= kMost
+  float p[ScanBlock::kMost];
+  const int64_t rows = b.rows;
   float top = *b.maximum;
   int64_t t = 0;
   for (; t + 4 <= rows; t += 4) scoreRows<4>(b, t);

@@ -255,6 +255,7 @@ describe('float32 (the kernels of the CPU backend) against float64 (the referenc
     [1, 50, 20, 4, 7, 8],
     [3, 130, 17, 1, 5, 30],
     [1, 33, 64, 8, 9, 4],
+    [1, 500, 8, 2, 3, 200], // segments longer than one block of the scan
   ] as const;
 
   test.each(shapes)(
