@@ -1,4 +1,5 @@
 import { HPformerError } from '../errors';
+import { fromBfloat16, fromFloat16 } from '../tensor/half';
 
 /** Element types of checkpoint files. */
 export type ElementType =
@@ -58,24 +59,6 @@ export interface StateDict {
   args?: Map<unknown, unknown>;
 }
 
-/** The exact value of IEEE half-precision bits. */
-export function halfToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1024 + fraction) * 2 ** (exponent - 25);
-}
-
-const bfloatBits = new Uint32Array(1);
-const bfloatValue = new Float32Array(bfloatBits.buffer);
-
-/** The exact value of bfloat16 bits. */
-export function bfloatToNumber(bits: number): number {
-  bfloatBits[0] = bits << 16;
-  return bfloatValue[0]!;
-}
-
 function elementReader(view: DataView, type: ElementType): ((offset: number) => number) | undefined {
   switch (type) {
     case 'F64':
@@ -83,9 +66,9 @@ function elementReader(view: DataView, type: ElementType): ((offset: number) => 
     case 'F32':
       return (offset) => view.getFloat32(offset, true);
     case 'F16':
-      return (offset) => halfToNumber(view.getUint16(offset, true));
+      return (offset) => fromFloat16(view.getUint16(offset, true));
     case 'BF16':
-      return (offset) => bfloatToNumber(view.getUint16(offset, true));
+      return (offset) => fromBfloat16(view.getUint16(offset, true));
     default:
       return undefined;
   }

@@ -1,4 +1,5 @@
 import { HPformerError } from '../errors';
+import { fromBfloat16, fromFloat16 } from './half';
 import { describe } from './shape';
 import { arrayName, checkTensor, type TensorLike, type TensorType } from './tensor';
 
@@ -59,30 +60,6 @@ export function readTensor(
   }
   checkTensor(where, read);
   return read as CheckedTensor;
-}
-
-const half = new Float32Array(1);
-const halfBits = new Uint32Array(half.buffer);
-
-/** The value of one float16 bit pattern. */
-export function fromFloat16(bits: number): number {
-  const exponent = (bits >>> 10) & 31;
-  const fraction = bits & 1023;
-  const magnitude =
-    exponent === 0
-      ? fraction * 2 ** -24
-      : exponent === 31
-        ? fraction === 0
-          ? Number.POSITIVE_INFINITY
-          : Number.NaN
-        : (1 + fraction / 1024) * 2 ** (exponent - 15);
-  return bits & 0x8000 ? -magnitude : magnitude;
-}
-
-/** The value of one bfloat16 bit pattern. */
-export function fromBfloat16(bits: number): number {
-  halfBits[0] = bits << 16;
-  return half[0]!;
 }
 
 /**

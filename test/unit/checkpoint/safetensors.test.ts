@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { readSafetensors, type WrittenTensor, writeSafetensors } from '../../../src/checkpoint/safetensors';
-import { bfloatToNumber, type ElementType, elementBytes, halfToNumber, widen } from '../../../src/checkpoint/tensors';
+import { type ElementType, elementBytes, widen } from '../../../src/checkpoint/tensors';
 import { HPformerError } from '../../../src/errors';
+import { fromBfloat16, fromFloat16 } from '../../../src/tensor/half';
 import { floats, safetensors } from './build';
 import { bytesOf, cases, errorOf, seed } from './support';
 
@@ -196,18 +197,18 @@ describe('widening', () => {
             ? Number.NaN
             : sign / 0
           : sign * (exponent ? 1 + fraction / 1024 : fraction / 1024) * 2 ** (Math.max(exponent, 1) - 15);
-      if (!Object.is(halfToNumber(bits), expected)) throw new Error(`${bits}: ${halfToNumber(bits)} for ${expected}`);
+      if (!Object.is(fromFloat16(bits), expected)) throw new Error(`${bits}: ${fromFloat16(bits)} for ${expected}`);
     }
-    expect(halfToNumber(0x3555)).toBe(0.333251953125);
-    expect(Object.is(halfToNumber(0x8000), -0)).toBe(true);
+    expect(fromFloat16(0x3555)).toBe(0.333251953125);
+    expect(Object.is(fromFloat16(0x8000), -0)).toBe(true);
   });
 
   test('bfloat16 is the upper half of a float32', () => {
     for (const value of [0, -0, 1, -1.5, 3.0e38, 1e-40, Number.POSITIVE_INFINITY]) {
       const upper = new Uint16Array(new Float32Array([value]).buffer)[1]!;
-      expect(bfloatToNumber(upper)).toBe(new Float32Array(new Uint16Array([0, upper]).buffer)[0]);
+      expect(fromBfloat16(upper)).toBe(new Float32Array(new Uint16Array([0, upper]).buffer)[0]);
     }
-    expect(bfloatToNumber(0x7fc0)).toBeNaN();
+    expect(fromBfloat16(0x7fc0)).toBeNaN();
   });
 
   test('keeps float64, gives float32 for the rest, from any alignment', () => {

@@ -1,5 +1,6 @@
 import { HPformerError, Tensor, type TensorType } from '../../../src';
-import { fromBfloat16, fromFloat16, readTensor, toInt32, toReal } from '../../../src/tensor/convert';
+import { readTensor, toInt32, toReal } from '../../../src/tensor/convert';
+import { fromBfloat16, fromFloat16 } from '../../../src/tensor/half';
 import { elementCount, describe as render } from '../../../src/tensor/shape';
 
 const bare = (): number[] => [1];
