@@ -38,7 +38,7 @@ Status PositionTable::ensure(int64_t positions) {
 }
 
 Tables::Tables(const Spec& spec, std::shared_ptr<const Weights> weights, bool absorbs)
-    : positions(spec.hidden, [this](int64_t p, double* out) { positionRow(spec_, *weights_, p, out); }),
+    : positions(spec.hidden, [this](int64_t p, double* out) { row(p, out); }),
       spec_(spec),
       weights_(std::move(weights)),
       scale_(inputScale(spec)) {
@@ -64,13 +64,20 @@ Tables::Tables(const Spec& spec, std::shared_ptr<const Weights> weights, bool ab
   });
 }
 
-void Tables::q(int64_t position, double* out) const {
-  // A learned table ends at its maximum; rows past it are never asked for by a valid request.
-  if (spec_.positions == PositionKind::learned && position >= spec_.maximum) {
+// Tables are filled by the chunk. A learned one ends where its weights do; rows past that are never asked for by a valid
+// request.
+bool Tables::row(int64_t position, double* out) const {
+  if (spec_.positions == PositionKind::learned &&
+      position >= static_cast<int64_t>(weights_->positions.size()) / spec_.hidden) {
     std::fill(out, out + spec_.hidden, 0.0);
-    return;
+    return false;
   }
   positionRow(spec_, *weights_, position, out);
+  return true;
+}
+
+void Tables::q(int64_t position, double* out) const {
+  if (!row(position, out)) return;
   for (int64_t i = 0; i < spec_.hidden; ++i) out[i] += scale_ * weights_->embeddingBias[static_cast<size_t>(i)];
 }
 

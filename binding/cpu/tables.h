@@ -54,6 +54,7 @@ class Tables {
   Status length(int64_t steps, std::shared_ptr<const LengthTables>* out);
 
  private:
+  bool row(int64_t position, double* out) const;  // false: past the end, zeros
   void q(int64_t position, double* out) const;
   const Spec spec_;
   const std::shared_ptr<const Weights> weights_;
