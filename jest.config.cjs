@@ -1,4 +1,6 @@
 'use strict';
+// Child processes count what they run (test/tools/coverage.sh); set here, jest's own process does not.
+if (process.env.HPFORMER_CHILD_COVERAGE) process.env.NODE_V8_COVERAGE = process.env.HPFORMER_CHILD_COVERAGE;
 module.exports = {
   testEnvironment: 'node',
   roots: ['<rootDir>/test'],

@@ -49,3 +49,8 @@ export function withoutProgram(program: string, argument = '--version'): string 
 export function notOn(platform: NodeJS.Platform): string | undefined {
   return process.platform === platform ? undefined : `not on ${platform}`;
 }
+
+/** Reason under AddressSanitizer or ThreadSanitizer (test/tools/sanitize.sh): they take terabytes of address space. */
+export function underSanitizer(): string | undefined {
+  return /lib[at]san/.test(process.env.LD_PRELOAD ?? '') ? 'a sanitizer takes the whole address space' : undefined;
+}

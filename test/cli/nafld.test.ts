@@ -290,7 +290,9 @@ describe('hpformer doctor', () => {
     fs.cpSync(path.join(root, 'dist'), path.join(bare, 'dist'), { recursive: true });
     fs.copyFileSync(path.join(root, 'package.json'), path.join(bare, 'package.json'));
     fs.symlinkSync(path.join(root, 'node_modules'), path.join(bare, 'node_modules'));
-    const run = spawnSync(process.execPath, [path.join(bare, 'dist/cli/main.js'), 'doctor'], { encoding: 'utf8' });
+    const { HPFORMER_PREBUILD: _, ...env } = process.env;
+    const main = path.join(bare, 'dist/cli/main.js');
+    const run = spawnSync(process.execPath, [main, 'doctor'], { encoding: 'utf8', env });
     expect(run.status).toBe(1);
     expect(run.stdout).toMatch(/addon +not found/);
     expect(run.stdout).toMatch(/problem: addon: expected a binary for .*npm rebuild hpformer/);

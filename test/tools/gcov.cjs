@@ -47,3 +47,4 @@ for (const [file, counts] of [...lines].sort()) {
   console.log(`${((100 * hit) / counts.size).toFixed(1).padStart(6)} %  ${file.padEnd(44)} ${which}`);
 }
 console.log(`${((100 * reached) / Math.max(1, all)).toFixed(1).padStart(6)} %  C++ lines (${reached} of ${all})`);
+if (reached < 0.95 * all) process.exitCode = 1;

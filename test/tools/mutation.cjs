@@ -10,10 +10,17 @@ const ts = require('typescript');
 
 const root = path.join(__dirname, '..', '..');
 const [wanted = '200', seed = '1', match = ''] = process.argv.slice(2);
+/** Which tests judge a file; those that know it best first, since a mutant is given up at the first test that fails. */
+const unit = 'test/unit/';
+const checkpoint = ['safetensors', 'load', 'torch', 'init'].map((name) => `${unit}checkpoint/${name}`);
+const first = (name) => [`${unit}checkpoint/${name}`, ...checkpoint.filter((test) => !test.endsWith(name))];
 const suites = [
-  [/^src\/config\//, ['test/unit/config']],
-  [/^src\/checkpoint\/(?!onnx)/, ['test/unit/checkpoint']],
-  [/^src\/model\/(plan|graph)\.ts$/, ['test/unit/model/plan', 'test/unit/model/graph']],
+  [/^src\/config\//, [`${unit}config`]],
+  [/^src\/checkpoint\/torch\//, first('torch')],
+  [/^src\/checkpoint\/(random|init)/, first('init')],
+  [/^src\/checkpoint\/(safetensors|json|tensors)/, first('safetensors')],
+  [/^src\/checkpoint\/(?!onnx|torch|random|init|safetensors|json|tensors)/, first('load')],
+  [/^src\/model\/(plan|graph)\.ts$/, [`${unit}model/plan`, `${unit}model/graph`]],
 ];
 
 const swaps = {
@@ -63,16 +70,21 @@ function mutantsOf(file) {
   return found.map(([start, end, replacement]) => ({ file, text, start, end, replacement }));
 }
 
-/** True when the tests pass. The project is compiled once and jest runs the JavaScript, so that a mutant costs its tests, not a compiler. */
+/**
+ * True when the tests pass. The project is compiled once and jest runs the JavaScript, one group of tests after the other, and
+ * ends at the first failure: a mutant costs its tests, not a compiler.
+ */
 function run(folder, tests) {
   const jest = path.join(root, 'node_modules', 'jest', 'bin', 'jest.js');
-  const result = spawnSync(process.execPath, [jest, '--bail', '--silent', '--runInBand', ...tests], {
-    cwd: folder,
-    encoding: 'utf8',
-    timeout: 120000,
-    env: { ...process.env, SEED: '1' },
+  return tests.every((test) => {
+    const result = spawnSync(process.execPath, [jest, '--silent', '--runInBand', test], {
+      cwd: folder,
+      encoding: 'utf8',
+      timeout: 120000,
+      env: { ...process.env, SEED: '1' },
+    });
+    return result.status === 0 && result.signal === null;
   });
-  return result.status === 0 && result.signal === null;
 }
 
 /** The project compiled to CommonJS in a folder of its own, with a jest that transforms nothing. */
@@ -89,9 +101,20 @@ function compile(folder) {
     roots: ['<rootDir>/test/unit'],
     testMatch: ['**/*.test.js'],
     transform: {},
+    testEnvironment: '<rootDir>/environment.cjs',
     testTimeout: 60000,
     cacheDirectory: path.join(folder, 'cache'),
   };
+  fs.writeFileSync(
+    path.join(folder, 'environment.cjs'),
+    `const { TestEnvironment } = require('jest-environment-node');
+module.exports = class extends TestEnvironment {
+  handleTestEvent({ name }) {
+    if (['test_fn_failure', 'hook_failure', 'error'].includes(name)) process.exit(1);
+  }
+};
+`,
+  );
   fs.writeFileSync(path.join(folder, 'jest.config.cjs'), `module.exports = ${JSON.stringify(config)};\n`);
 }
 

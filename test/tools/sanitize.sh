@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the native tests, and with `address` jest too, under sanitizers: test/tools/sanitize.sh address|thread [jest arguments]
-# address: ASan + UBSan (native tests with leak check, then the addon inside Node)   thread: TSan   Needs g++ and its sanitizer libraries.
+# Runs the native tests and jest under a tool that watches memory or threads: test/tools/sanitize.sh address|thread|valgrind [jest arguments]
+# address: ASan + UBSan, native tests with leak check, then the addon inside Node under jest   thread: TSan, the same
+# valgrind: memcheck over native tests and a run inside Node   Needs g++ with its sanitizer libraries, or valgrind.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kind=${1:-address}
@@ -8,7 +9,8 @@ shift || true
 case "$kind" in
   address) flags=address,undefined library=libasan.so ;;
   thread) flags=thread library=libtsan.so ;;
-  *) echo "usage: test/tools/sanitize.sh address|thread [jest arguments]" >&2; exit 2 ;;
+  valgrind) exec bash test/tools/valgrind.sh ;;
+  *) echo "usage: test/tools/sanitize.sh address|thread|valgrind [jest arguments]" >&2; exit 2 ;;
 esac
 build="build-sanitize-$kind"
 cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DHPFORMER_TESTS=ON -DHPFORMER_CUDA="${HPFORMER_CUDA:-OFF}" \
@@ -26,5 +28,9 @@ export ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0"
 export LD_PRELOAD="$(readlink -f "$runtime")"
 # node-gyp-build looks into build/Release below the folder that <NAME>_PREBUILD names.
 export HPFORMER_PREBUILD="$PWD/$build"
-if [ $# -eq 0 ]; then set -- test/golden test/session test/unit; fi
-node node_modules/jest/bin/jest.js --runInBand --passWithNoTests "$@"
+# Everything that runs the addon; the package and the house rules do not.
+if [ $# -eq 0 ]; then
+  set -- test/golden test/session test/unit test/trust test/fuzz test/cli
+  [ "$kind" = thread ] && set -- test/session test/trust
+fi
+node node_modules/jest/bin/jest.js --runInBand --testTimeout=900000 "$@"

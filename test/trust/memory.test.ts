@@ -8,7 +8,7 @@ import { createNative } from '../../src/model/devices';
 import { resolveOptions } from '../../src/model/options';
 import { loadAddon } from '../../src/native/load';
 import { batchOf, bits, create } from '../session/models';
-import { notOn, root, testUnless } from '../skips';
+import { notOn, root, testUnless, underSanitizer } from '../skips';
 
 /** What a call ends with: a code, or `ok`. Anything but an HPformerError fails the test. */
 async function codeOf(action: () => unknown): Promise<string> {
@@ -109,7 +109,7 @@ const codeOf = async (action) => { try { await action(); return 'ok'; } catch (e
 }
 
 testUnless(
-  notOn('linux'),
+  notOn('linux') ?? underSanitizer(),
   'ulimit -v: what does not fit is an error of memory, and what fits runs before and after it',
   () => {
     const { status, stdout, stderr } = limited(
