@@ -20,7 +20,7 @@ const suites = [
   [/^src\/checkpoint\/(random|init)/, first('init')],
   [/^src\/checkpoint\/(safetensors|json|tensors)/, first('safetensors')],
   [/^src\/checkpoint\/(?!onnx|torch|random|init|safetensors|json|tensors)/, first('load')],
-  [/^src\/model\/(plan|graph)\.ts$/, [`${unit}model/plan`, `${unit}model/graph`]],
+  [/^src\/model\/(plan|graph)\.ts$/, [`${unit}model/costs`, `${unit}model/plan`, `${unit}model/graph`]],
 ];
 
 const swaps = {

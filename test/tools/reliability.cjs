@@ -1,5 +1,7 @@
 // Runs the longer commands of docs/reliability.md and writes the figures that they print into its second table:
 // node test/tools/reliability.cjs [text of the commands to run; all of them without]. Hours on a small machine.
+// What each command printed is kept in build-reliability/. With --log=<file> the figure comes from what an earlier run printed
+// (its last line `rc <exit code> ...`).
 'use strict';
 const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
@@ -7,32 +9,52 @@ const path = require('node:path');
 
 const root = path.join(__dirname, '..', '..');
 const file = path.join(root, 'docs', 'reliability.md');
-const only = process.argv[2] ?? '';
+const logs = path.join(root, 'build-reliability');
+const only = process.argv.slice(2).find((argument) => !argument.startsWith('--')) ?? '';
+const given = process.argv.find((argument) => argument.startsWith('--log='))?.slice('--log='.length);
 
-/** Command as the table shows it → the figure in what it prints. */
+const tests = /^Tests: .*$/gm;
+/** Command as the table shows it → the figures in what it prints, and how many of them count (the last ones). */
 const figures = [
-  ['npm run test:fuzz -- 60', /.*(?:mutated|executions|files).*/gi],
-  ['node --expose-gc test/tools/soak.cjs', /^\d+ runs: .*$/gm],
-  ['node test/tools/workers.cjs', /^\d+ workers .*$/gm],
-  ['CHILDREN=100 npx jest test/session/process', /^Tests: .*$/gm],
-  ['ABORTS=10000 npx jest test/session/abort', /^Tests: .*$/gm],
-  ['REPEATS=1000 npx jest test/trust/determinism', /^Tests: .*$/gm],
-  ['TIMES=10000 npx jest test/trust/threads', /^Tests: .*$/gm],
-  ['node test/tools/mutation.cjs', /^\d+ of \d+ mutants .*$/gm],
-  ['npm run test:coverage', /^(?:Lines|Branches) .*$|^.*% {2}C\+\+ lines.*$/gm],
+  ['npm run test:coverage', /^ *[\d.]+ % {2}(?:TypeScript|C\+\+) lines.*$/gm, 2],
+  ['npm run test:sanitize -- address', /^(?:\d+% tests passed.*|Tests: .*)$/gm, 2],
+  ['npm run test:sanitize -- thread', /^(?:\d+% tests passed.*|Tests: .*)$/gm, 2],
+  ['npm run test:sanitize -- valgrind', /^valgrind: .*$/gm, 5],
+  ['node test/tools/mutation.cjs 400', /^\d+ of \d+ mutants .*$/gm, 1],
+  ['npm run test:fuzz -- 60', /^fuzz: .*$/gm, 3],
+  ['npm run test:fuzz -- 300', /^fuzz: .*$/gm, 3],
+  ['CHILDREN=200 npx jest test/session/process', tests, 1],
+  ['ABORTS=10000 npx jest test/session/abort', tests, 1],
+  ['node test/tools/workers.cjs', /^\d+ workers .*$/gm, 1],
+  ['REPEATS=1000 npx jest test/trust/determinism', tests, 1],
+  ['TIMES=10000 npx jest test/trust/threads', tests, 1],
+  ['npx jest test/package', tests, 1],
+  ['npm run test:package:matrix', /^\d+ passed, .*$/gm, 1],
+  ['node --expose-gc test/tools/soak.cjs', /^\d+ runs: .*$/gm, 1],
 ];
 
-for (const [command, figure] of figures.filter(([text]) => text.includes(only))) {
-  const { stdout, stderr, status } = spawnSync('bash', ['-c', command], { cwd: root, encoding: 'utf8' });
-  const printed = `${stdout}\n${stderr}`;
-  const found = [...printed.matchAll(figure)].map(([text]) => text.trim().replaceAll('|', '/'));
-  const said = status === 0 ? found.slice(-2).join('; ') || 'passed' : `failed (${status}): ${found.join('; ')}`;
+for (const [command, figure, count] of figures.filter(([text]) => text.includes(only))) {
+  const log = given ?? path.join(logs, `${command.replace(/[^\w]+/g, '-')}.log`);
+  if (!given) {
+    fs.mkdirSync(logs, { recursive: true });
+    const out = fs.openSync(log, 'w');
+    const started = Date.now();
+    const { status } = spawnSync('bash', ['-c', command], { cwd: root, stdio: ['ignore', out, out] });
+    fs.writeSync(out, `\nrc ${status} ${((Date.now() - started) / 1000).toFixed(0)} s\n`);
+    fs.closeSync(out);
+  }
+  const printed = fs.readFileSync(log, 'utf8');
+  const [, status, took] = /^rc (\d+|null) ?(.*)\n*$/m.exec(printed.trim().split('\n').at(-1)) ?? [];
+  if (status === undefined) throw new Error(`${log}: expected a last line "rc <exit code>"`);
+  const found = [...printed.matchAll(figure)].map(([text]) => text.trim().replace(/\s+/g, ' ').replaceAll('|', '/'));
+  const said = [...found.slice(-count), /^\d+ s$/.test(took) ? took : ''].filter(Boolean).join('; ') || 'passed';
+  const cell = status === '0' ? said : `FAILED: ${said}`;
   const lines = fs.readFileSync(file, 'utf8').split('\n');
   const row = lines.findIndex((line) => line.startsWith('|') && line.includes(`\`${command}\``));
   if (row < 0) throw new Error(`docs/reliability.md has no row for ${command}`);
   const cells = lines[row].split(' | ');
-  lines[row] = `${cells.slice(0, 2).join(' | ')} | ${said} |`;
+  lines[row] = `${cells.slice(0, 2).join(' | ')} | ${cell} |`;
   fs.writeFileSync(file, lines.join('\n'));
-  console.log(`${command}: ${said}`);
-  if (status !== 0) process.exitCode = 1;
+  console.log(`${command}: ${cell}`);
+  if (status !== '0') process.exitCode = 1;
 }

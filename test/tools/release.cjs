@@ -1,0 +1,54 @@
+// The last look before `npm publish`: every platform's binary is in the tarball, each of this version, and none is too big.
+// node test/tools/release.cjs [--partial]: with --partial only the binaries that are there are looked at.
+'use strict';
+const { spawnSync } = require('node:child_process');
+const fs = require('node:fs');
+const path = require('node:path');
+const zlib = require('node:zlib');
+
+const root = path.join(__dirname, '..', '..');
+const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'));
+const partial = process.argv.includes('--partial');
+const wanted = [
+  'darwin-arm64/hpformer.node',
+  'linux-arm64/hpformer.glibc.node',
+  'linux-arm64/hpformer.musl.node',
+  'linux-x64/hpformer.glibc.node',
+  'linux-x64/hpformer.musl.node',
+  'win32-x64/hpformer.node',
+];
+const mega = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
+/** The first bytes of a CUDA fat binary. */
+const fatbin = Buffer.from([0x50, 0xed, 0x55, 0xba]);
+const problems = [];
+
+const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
+const result = spawnSync(npm, ['pack', '--dry-run', '--ignore-scripts', '--json'], { cwd: root, encoding: 'utf8' });
+if (result.status !== 0) throw new Error(result.stderr);
+const parsed = JSON.parse(result.stdout);
+const [{ files, size }] = Array.isArray(parsed) ? parsed : Object.values(parsed);
+const packed = new Set(files.map((file) => file.path));
+
+for (const name of wanted) {
+  // prebuildify tags a C library only where there are several.
+  const file = [`prebuilds/${name}`, `prebuilds/${name.replace(/hpformer\.node$/, 'hpformer.glibc.node')}`].find(
+    (each) => packed.has(each),
+  );
+  if (file === undefined) {
+    if (!partial) problems.push(`prebuilds/${name} is missing from the tarball`);
+    continue;
+  }
+  const bytes = fs.readFileSync(path.join(root, file));
+  if (!bytes.includes(version)) problems.push(`${file} does not carry version ${version}`);
+  const cuda = bytes.includes(fatbin);
+  const share = zlib.gzipSync(bytes, { level: 9 }).length;
+  console.log(`${file}: ${mega(bytes.length)}, ${mega(share)} packed${cuda ? ', with CUDA kernels' : ''}`);
+  if (share > (cuda ? 7_500_000 : 1_000_000)) problems.push(`${file}: ${mega(share)} packed is too much`);
+}
+// One platform's tarball has 8 MB with CUDA kernels for all architectures, 1.5 MB without (test/package); all six have 12 MB.
+const binaries = [...packed].filter((file) => file.endsWith('.node'));
+const limit = 12_000_000;
+console.log(`tarball: ${mega(size)}, ${binaries.length} binaries`);
+if (size > limit) problems.push(`the tarball has ${mega(size)}, expected at most ${mega(limit)}`);
+for (const problem of problems) console.error(problem);
+process.exit(problems.length > 0 ? 1 : 0);
