@@ -5,8 +5,10 @@ import { guarded, targets } from './targets';
 
 const [seconds = '60', ...names] = process.argv.slice(2);
 const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
+const chosen = targets.filter(({ name }) => names.length === 0 || names.includes(name));
 let failed = 0;
-for (const target of targets.filter(({ name }) => names.length === 0 || names.includes(name))) {
+let total = 0;
+for (const target of chosen) {
   const random = generator(seed);
   const seeds = target.seeds();
   const end = Date.now() + Number(seconds) * 1000;
@@ -28,6 +30,10 @@ for (const target of targets.filter(({ name }) => names.length === 0 || names.in
     slowest = Math.max(slowest, performance.now() - started);
     cases++;
   }
+  total += cases;
   process.stdout.write(`${target.name}: ${cases} cases, slowest ${slowest.toFixed(1)} ms, SEED=${seed}\n`);
 }
+process.stdout.write(
+  `fuzz: ${chosen.length} readers, ${seconds} s each: ${total} mutated files, ${failed} findings, SEED=${seed}\n`,
+);
 process.exitCode = failed > 0 ? 1 : 0;

@@ -48,3 +48,19 @@ for (const [file, counts] of [...lines].sort()) {
 }
 console.log(`${((100 * reached) / Math.max(1, all)).toFixed(1).padStart(6)} %  C++ lines (${reached} of ${all})`);
 if (reached < 0.95 * all) process.exitCode = 1;
+
+// Every status that the native sources can answer with is answered with in some test.
+const statuses = new Map();
+for (const [file, counts] of lines) {
+  for (const [at, text] of fs.readFileSync(path.join(root, file), 'utf8').split('\n').entries()) {
+    for (const [, status] of text.matchAll(/StatusCode::(\w+)/g)) {
+      const hit = (counts.get(at + 1) ?? 0) > 0 && !/[!=]=\s*StatusCode/.test(text);
+      statuses.set(status, (statuses.get(status) ?? false) || hit);
+    }
+  }
+}
+const unreached = [...statuses].filter(([, hit]) => !hit).map(([status]) => status);
+console.log(
+  `statuses reached: ${statuses.size - unreached.length} of ${statuses.size}${unreached.length ? `, not ${unreached.join(', ')}` : ''}`,
+);
+if (unreached.length > 0) process.exitCode = 1;
