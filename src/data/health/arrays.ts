@@ -1,6 +1,8 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
+import { parseEpisodeBytes } from './byteEpisode';
 import {
+  BinMemory,
   binReadings,
   type CheckedOptions,
   checkDiscretizeOptions,
@@ -52,7 +54,24 @@ export interface PrepareOptions {
 
 const eps = 1e-6;
 
-/** Rows of a source within a window, as the task scripts keep them. */
+/** Rows of a source within a window, as the task scripts keep them; the source itself where that is all of them. */
+function window(inner: ReadingSource, end: number): ReadingSource {
+  const { hours } = inner;
+  let kept = 0;
+  // Order is checked on all rows: a filter must not hide times that go back.
+  for (let i = 0; i < hours.length; i++) {
+    const t = hours[i]!;
+    if (i > 0 && !(hours[i - 1]! < t + eps)) {
+      throw new HPformerError(
+        'ERR_HPFORMER_INPUT',
+        `${inner.place(i)}, column "Hours": expected times that do not go back, got ${t} after ${hours[i - 1]}`,
+      );
+    }
+    if (t > -eps && t < end + eps) kept++;
+  }
+  return kept === hours.length ? inner : new Window(inner, end, kept);
+}
+
 class Window implements ReadingSource {
   readonly hours: Float64Array;
   private readonly rows: Int32Array;
@@ -60,21 +79,17 @@ class Window implements ReadingSource {
   constructor(
     private readonly inner: ReadingSource,
     end: number,
+    count: number,
   ) {
-    const kept: number[] = [];
-    // Order is checked on all rows: a filter must not hide times that go back.
+    this.hours = new Float64Array(count);
+    this.rows = new Int32Array(count);
+    let kept = 0;
     for (let i = 0; i < inner.hours.length; i++) {
       const t = inner.hours[i]!;
-      if (i > 0 && !(inner.hours[i - 1]! < t + eps)) {
-        throw new HPformerError(
-          'ERR_HPFORMER_INPUT',
-          `${inner.place(i)}, column "Hours": expected times that do not go back, got ${t} after ${inner.hours[i - 1]}`,
-        );
-      }
-      if (t > -eps && t < end + eps) kept.push(i);
+      if (!(t > -eps && t < end + eps)) continue;
+      this.rows[kept] = i;
+      this.hours[kept++] = t;
     }
-    this.rows = Int32Array.from(kept);
-    this.hours = Float64Array.from(kept, (i) => inner.hours[i]!);
   }
 
   read(row: number, write: (variable: number, value: number) => void): number {
@@ -86,6 +101,18 @@ class Window implements ReadingSource {
   }
 }
 
+/** One stay in bins, neither normalised nor padded. */
+export interface BinnedEpisode {
+  /** `[bins, columns]`. */
+  values: Float64Array;
+  bins: number;
+  /** Readings skipped for unknown texts. */
+  skipped: number;
+  /** Hours of the last reading used, and of the end of the stay. */
+  last: number;
+  end: number;
+}
+
 /** The published pipeline of one task, from readings to padded, normalised steps. Keeps nothing between stays. */
 export class EpisodePreparer {
   readonly task: HealthTask;
@@ -93,6 +120,7 @@ export class EpisodePreparer {
   readonly normalizer: Normalizer | undefined;
   private readonly options: CheckedOptions;
   private readonly unknown: 'error' | 'skip';
+  private readonly memory = new BinMemory();
 
   constructor({ task, normalizer, bins = {}, unknown = 'error' }: PrepareOptions) {
     this.task = task;
@@ -114,34 +142,41 @@ export class EpisodePreparer {
    * @param end last hour; default the task's, or the time of the last reading.
    * @returns undefined when no reading lies in the window (the published scripts leave such stays out).
    */
-  bin(
-    input: EpisodeInput,
-    end?: number,
-  ): { values: Float64Array; bins: number; skipped: number; last: number; end: number } | undefined {
+  bin(input: EpisodeInput, end?: number): BinnedEpisode | undefined {
+    return this.binned(input, end);
+  }
+
+  private binned(input: EpisodeInput, end?: number, memory?: BinMemory): BinnedEpisode | undefined {
     const limit = end ?? this.task.end ?? Number.POSITIVE_INFINITY;
-    const window = new Window(input.open(this.unknown), limit);
-    if (window.hours.length === 0) return undefined;
-    const last = window.hours.at(-1)!;
+    const rows = window(input.open(this.unknown), limit);
+    if (rows.hours.length === 0) return undefined;
+    const last = rows.hours[rows.hours.length - 1]!;
     const stop = Number.isFinite(limit) ? limit : last;
-    const { values, dims, skipped } = binReadings(window, { ...this.options, end: stop, file: input.file });
+    const { values, dims, skipped } = binReadings(rows, { ...this.options, end: stop, file: input.file }, memory);
     // A first reading at hour 0 exactly leaves a stay of no length: it has no bin.
     return dims[0] === 0 ? undefined : { values, bins: dims[0], skipped, last, end: stop };
   }
 
-  /** One stay as a model input; undefined when it has no reading in the window. */
-  prepare(input: EpisodeInput, end?: number): PreparedEpisode | undefined {
-    const binned = this.bin(input, end);
+  /**
+   * One stay as a model input.
+   *
+   * @param end last hour; default the task's, or the time of the last reading.
+   * @param features zeros that are filled and become the result's; default: memory of its own.
+   * @returns undefined when it has no reading in the window.
+   */
+  prepare(input: EpisodeInput, end?: number, features?: Float32Array): PreparedEpisode | undefined {
+    const binned = this.binned(input, end, this.memory);
     if (!binned) return undefined;
     const width = this.columns.length;
     const { steps } = this.task;
     const bins = Math.min(binned.bins, steps);
     const kept = binned.values.subarray(0, bins * width);
-    const features = new Float32Array(steps * width);
-    if (this.normalizer) this.normalizer.applyTo(features, kept);
-    else features.set(kept);
+    const out = features ?? new Float32Array(steps * width);
+    if (this.normalizer) this.normalizer.applyTo(out, kept);
+    else out.set(kept);
     return {
       id: input.id,
-      features,
+      features: out,
       bins,
       step: bins - 1,
       skipped: binned.skipped,
@@ -163,6 +198,16 @@ function observedShare(values: Float64Array, width: number, bins: number): numbe
 /** An episode file held as text. */
 export function episodeFromText(id: string, file: string, text: string): EpisodeInput {
   return { id, file, open: (unknown) => new EpisodeText(text, file, unknown === 'skip') };
+}
+
+/** An episode file held as bytes, which must not change. */
+export function episodeFromBytes(id: string, file: string, bytes: Uint8Array): EpisodeInput {
+  const text = (): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
+  return {
+    id,
+    file,
+    open: (unknown) => parseEpisodeBytes(bytes, file) ?? new EpisodeText(text(), file, unknown === 'skip'),
+  };
 }
 
 /** One reading in the common form of all row formats. */

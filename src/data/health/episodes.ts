@@ -1,8 +1,8 @@
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { HPformerError } from '../../errors';
-import { type DropReport, type EpisodeInput, episodeFromText } from './arrays';
-import { readTextSync } from './files';
+import { type DropReport, type EpisodeInput, episodeFromBytes } from './arrays';
+import { readBytesSync } from './files';
 import { readColumnar } from './rows/columnar';
 import { readFhir } from './rows/fhir';
 import { readJsonLines } from './rows/jsonl';
@@ -75,7 +75,7 @@ export async function* openEpisodes(
   for await (const file of inputFiles(inputs)) {
     if (file.endsWith('.csv')) {
       if (++read % burst === 0) await new Promise<void>((resolve) => setImmediate(resolve));
-      yield episodeFromText(episodeId(file), file, readTextSync(file));
+      yield episodeFromBytes(episodeId(file), file, readBytesSync(file));
     } else if (file.endsWith('.json')) yield* readFhir(file, options);
     else if (file.endsWith('.jsonl') || file.endsWith('.ndjson')) yield* readJsonLines(file, options);
     else yield* readColumnar(file, options);

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { HPformerError } from '../../errors';
 
@@ -11,12 +11,29 @@ export async function readText(file: string): Promise<string> {
   }
 }
 
-/** As {@link readText}, at once. @throws HPformerError `ERR_HPFORMER_FILE`. */
-export function readTextSync(file: string): string {
+// Grows to the largest file read; episode files are a few kilobytes.
+let scratch = Buffer.allocUnsafe(1 << 16);
+
+/** Reads a small file at once, several times cheaper than a promise. @throws HPformerError `ERR_HPFORMER_FILE`. */
+export function readBytesSync(file: string): Buffer {
+  let opened: number | undefined;
   try {
-    return readFileSync(file, 'utf8');
+    opened = openSync(file, 'r');
+    let size = 0;
+    for (;;) {
+      if (size === scratch.length) {
+        const larger = Buffer.allocUnsafe(2 * size);
+        scratch.copy(larger);
+        scratch = larger;
+      }
+      const read = readSync(opened, scratch, size, scratch.length - size, null);
+      if (read === 0) return Buffer.from(scratch.subarray(0, size));
+      size += read;
+    }
   } catch (cause) {
     throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (${(cause as Error).message})`, { cause });
+  } finally {
+    if (opened !== undefined) closeSync(opened);
   }
 }
 

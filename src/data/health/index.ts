@@ -3,10 +3,12 @@
  * calibration, bundles, other row formats, explanations and prediction records. See docs/health.md.
  */
 export {
+  type BinnedEpisode,
   type BinOptions,
   DropReport,
   type EpisodeInput,
   EpisodePreparer,
+  episodeFromBytes,
   episodeFromText,
   type PreparedEpisode,
   type PrepareOptions,

@@ -4,10 +4,10 @@ import path from 'node:path';
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
 import type { BinOptions } from './arrays';
-import { DropReport, type EpisodeInput, EpisodePreparer, episodeFromText, type PreparedEpisode } from './arrays';
+import { DropReport, type EpisodeInput, EpisodePreparer, episodeFromBytes, type PreparedEpisode } from './arrays';
 import { healthFeatures, preprocessingHash } from './bundle';
 import { openEpisodes } from './episodes';
-import { readJsonFile, readText } from './files';
+import { readBytesSync, readJsonFile, readText } from './files';
 import { type Compat, decompensationLabels, lengthOfStayLabels } from './labels';
 import { type ListedStay, readListFile } from './listfile';
 import { type Normalizer, NormalizerFitter, type NormalizerJSON } from './normalizer';
@@ -70,7 +70,7 @@ async function* inputsOf(options: PrepareArraysOptions, drops: DropReport): Asyn
   for (const stay of readListFile(await readText(list), list)) {
     const last = stay.lines.reduce((most, line) => Math.max(most, line.hours ?? 0), 0);
     const end = task.end === null && last > 0 ? last : undefined;
-    yield { input: episodeFromText(stay.id, stay.file, await readText(stay.file)), end, stay };
+    yield { input: episodeFromBytes(stay.id, stay.file, readBytesSync(stay.file)), end, stay };
   }
 }
 

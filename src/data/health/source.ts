@@ -3,11 +3,11 @@ import path from 'node:path';
 import { HPformerError } from '../../errors';
 import { Tensor } from '../../tensor/tensor';
 import type { LabelledBatch, OpenSource, ScoreBatch } from '../recipes';
-import { DropReport, EpisodePreparer, episodeFromText, type PreparedEpisode } from './arrays';
+import { DropReport, EpisodePreparer, episodeFromBytes, type PreparedEpisode } from './arrays';
 import { readHealthPreprocessing } from './bundle';
 import type { Calibration } from './calibration';
 import { openEpisodes } from './episodes';
-import { readText } from './files';
+import { readBytesSync, readText } from './files';
 import { decompensationLabels, type LabelSample, lengthOfStayLabels } from './labels';
 import { type ListedStay, readListFile } from './listfile';
 import { readPrepared } from './prepare';
@@ -222,8 +222,8 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
         };
         for (const [done, stay] of stays.entries()) {
           const end = task.end ?? stay.lines.reduce((most, line) => Math.max(most, line.hours ?? 0), 0);
-          const text = await readText(stay.file);
-          const episode = preparer.prepare(episodeFromText(stay.id, stay.file, text), end > 0 ? end : undefined);
+          const input = episodeFromBytes(stay.id, stay.file, readBytesSync(stay.file));
+          const episode = preparer.prepare(input, end > 0 ? end : undefined);
           if (episode) waiting.push(rowsOf(stay, episode, task, list.file));
           else drops.add('no reading in the window of the task', stay.file);
           if (waiting.length >= batch) yield flush();
