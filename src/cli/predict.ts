@@ -23,6 +23,11 @@ export const predict: Command = {
       type: 'boolean',
       help: 'with --record: the normalised features too; none are written otherwise',
     },
+    workers: {
+      type: 'string',
+      value: 'n',
+      help: 'health: threads that read episode files (default: the cores, 8 at most)',
+    },
     ...modelOptions,
     json: { type: 'boolean', help: 'a summary as JSON on standard output; needs --out' },
   },
@@ -39,6 +44,7 @@ export const predict: Command = {
     if (values.json && out === undefined)
       throw new UsageError('--json: expected --out <file> with it, since scores go to standard output');
     const batch = integerOption(values, 'batch', 1, 1 << 20) ?? 256;
+    const workers = integerOption(values, 'workers', 0, 64);
     const { model, bundle } = await openBundle(source!, loadOptions(values));
     try {
       const data = openSource(bundle, model.config, inputs);
@@ -50,7 +56,7 @@ export const predict: Command = {
         recordFile === undefined ? undefined : new RecordLog(recordFile, values['record-features'] === true);
       try {
         await writer.begin();
-        for await (const scored of scoreBatches(model, data.score({ batch, progress: progress.read }))) {
+        for await (const scored of scoreBatches(model, data.score({ batch, progress: progress.read, workers }))) {
           await writer.rows(scored.ids, scored.probabilities);
           await records?.add(scored, model);
           progress.add(scored.ids.length);

@@ -81,6 +81,7 @@ async function arrayOptions(inputs: string[], values: Values): Promise<PrepareAr
     bins: binOptions(values),
     unknown: values.lenient ? 'skip' : 'error',
     lenient: values.lenient === true,
+    workers: integerOption(values, 'workers', 0, 64),
     ...(list === undefined ? {} : { list }),
     ...(columns === undefined ? {} : { normalizerColumns: columns }),
     ...(compat === undefined ? {} : { compat }),
@@ -90,11 +91,17 @@ async function arrayOptions(inputs: string[], values: Values): Promise<PrepareAr
   };
 }
 
+/** One more stay, and the share of the input files that is done. */
+const counted = (progress: Progress) => (done: number, total: number) => {
+  progress.read(done, total);
+  progress.add(1);
+};
+
 async function arrays(inputs: string[], values: Values, io: Io): Promise<void> {
   needed(values, 'out');
   const progress = new Progress(io.stderr, 'stays');
   const options = await arrayOptions(inputs, values);
-  const manifest = await prepareArrays({ ...options, progress: () => progress.add(1) }).finally(() => progress.end());
+  const manifest = await prepareArrays({ ...options, progress: counted(progress) }).finally(() => progress.end());
   const { seconds } = progress.end();
   if (values.json) {
     await writeJson(io.stdout, { ...manifest, normalizer: undefined, columns: manifest.columns.length, seconds });
@@ -115,7 +122,7 @@ async function normalizer(inputs: string[], values: Values, io: Io): Promise<voi
   const out = needed(values, 'out');
   const progress = new Progress(io.stderr, 'stays');
   const options = await arrayOptions(inputs, values);
-  const fitted = await fitNormalizer({ ...options, progress: () => progress.add(1) }).finally(() => progress.end());
+  const fitted = await fitNormalizer({ ...options, progress: counted(progress) }).finally(() => progress.end());
   await writeFile(out, `${JSON.stringify(fitted)}\n`);
   const { n_samples_seen, width } = fitted.toJSON();
   if (values.json) await writeJson(io.stdout, { out, rows: n_samples_seen, columns: width });
@@ -280,6 +287,7 @@ export const prepare: Command = {
     'no-masks': { type: 'boolean', help: 'leave the 17 mask columns out' },
     compat: { type: 'string', value: 'name', help: 'published (defects included) or corrected (default)' },
     lenient: { type: 'boolean', help: 'count malformed stays and unknown texts instead of stopping' },
+    workers: { type: 'string', value: 'n', help: 'threads that read episode files (default: the cores, 8 at most)' },
     config: { type: 'string', value: 'file', help: 'bundle: configuration of a model file that carries none' },
     calibration: { type: 'string', value: 'file', help: 'bundle: calibrations, as evaluate --calibrate saves them' },
     labels: { type: 'string', value: 'a,b,…', help: 'bundle: what the outputs mean' },

@@ -31,6 +31,10 @@ export interface ReadOptions {
   /** Rows per batch. */
   batch: number;
   progress?: ((done: number, total: number) => void) | undefined;
+  /** Threads that prepare rows where the recipe has such; 0: none. */
+  workers?: number | undefined;
+  /** Ends the reading. */
+  signal?: AbortSignal | undefined;
 }
 
 /** Inputs opened for one model: what `predict` and `evaluate` need of a recipe. */

@@ -93,9 +93,9 @@ export function parseEpisodeBytes(bytes: Uint8Array, file: string): ReadingSourc
   let rows = 0;
   let readings = 0;
   while (at < size) {
-    if (rows + 1 >= begins.length) {
-      hours = grown(hours, new Float64Array(2 * hours.length));
-      begins = grown(begins, new Int32Array(2 * begins.length));
+    if (rows === hours.length) {
+      hours = grown(hours, new Float64Array(2 * rows));
+      begins = grown(begins, new Int32Array(2 * rows + 1));
     }
     if (readings + count > values.length) {
       variables = grown(variables, new Uint8Array(2 * variables.length + count));

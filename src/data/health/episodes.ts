@@ -2,6 +2,7 @@ import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { HPformerError } from '../../errors';
 import { type DropReport, type EpisodeInput, episodeFromBytes } from './arrays';
+import type { CrewJob } from './crew';
 import { readBytesSync } from './files';
 import { readColumnar } from './rows/columnar';
 import { readFhir } from './rows/fhir';
@@ -62,22 +63,49 @@ async function* folderFiles(folder: string): AsyncGenerator<string> {
   }
 }
 
+/** Number of input files in files and folders, for the time left; folders that cannot be read count as none. */
+export async function countFiles(inputs: readonly string[]): Promise<number> {
+  let count = 0;
+  try {
+    for await (const _ of inputFiles(inputs)) count++;
+  } catch (error) {
+    if (!(error instanceof HPformerError)) return count;
+  }
+  return count;
+}
+
 /**
  * Every stay of the given files and folders, in order, in constant memory (JSON lines: stay by stay; FHIR bundles, Parquet and Arrow:
- * one file at a time). Episode files, a few kilobytes each, are read synchronously: that is five times cheaper than a promise each, and
- * the model computes on threads of its own meanwhile. The event loop gets a turn every 32 files.
+ * one file at a time). Episode files are named only: whoever needs one reads it.
+ */
+export async function* episodeJobs(inputs: readonly string[], options: EpisodeReadOptions): AsyncGenerator<CrewJob> {
+  for await (const file of inputFiles(inputs)) {
+    if (file.endsWith('.csv')) yield { id: episodeId(file), file };
+    else for await (const input of readOther(file, options)) yield { id: input.id, file, input };
+  }
+}
+
+function readOther(file: string, options: EpisodeReadOptions): AsyncGenerator<EpisodeInput> {
+  if (file.endsWith('.json')) return readFhir(file, options);
+  if (file.endsWith('.jsonl') || file.endsWith('.ndjson')) return readJsonLines(file, options);
+  return readColumnar(file, options);
+}
+
+/**
+ * Every stay of the given files and folders, in order, as {@link episodeJobs}. Episode files, a few kilobytes each, are read
+ * synchronously: that is five times cheaper than a promise each. The event loop gets a turn every 32 files.
  */
 export async function* openEpisodes(
   inputs: readonly string[],
   options: EpisodeReadOptions,
 ): AsyncGenerator<EpisodeInput> {
   let read = 0;
-  for await (const file of inputFiles(inputs)) {
-    if (file.endsWith('.csv')) {
-      if (++read % burst === 0) await new Promise<void>((resolve) => setImmediate(resolve));
-      yield episodeFromBytes(episodeId(file), file, readBytesSync(file));
-    } else if (file.endsWith('.json')) yield* readFhir(file, options);
-    else if (file.endsWith('.jsonl') || file.endsWith('.ndjson')) yield* readJsonLines(file, options);
-    else yield* readColumnar(file, options);
+  for await (const { id, file, input } of episodeJobs(inputs, options)) {
+    if (input) {
+      yield input;
+      continue;
+    }
+    if (++read % burst === 0) await new Promise<void>((resolve) => setImmediate(resolve));
+    yield episodeFromBytes(id, file, readBytesSync(file));
   }
 }

@@ -48,8 +48,42 @@ function rowsOf(value: Rows): { data: ArrayLike<number>; width: number | undefin
 }
 
 /**
- * Running mean and sum of squared deviations by column, merged block by block (Chan et al.), so a million episodes need the memory of
- * one. NaN entries are left out column by column, as scikit-learn does; infinities are an error.
+ * Count, mean and sum of squared deviations of each column of one stay: `[3, width]` into `out`. NaN entries are left out column by
+ * column, as scikit-learn does.
+ *
+ * @throws HPformerError `ERR_HPFORMER_INPUT` for infinities.
+ */
+export function stayMoments(out: Float64Array, data: ArrayLike<number>, width: number, rows: number): void {
+  for (let c = 0; c < width; c++) {
+    // Shifting by the column's first value keeps constant columns exact and avoids cancellation.
+    let shift = Number.NaN;
+    let n = 0;
+    let sum = 0;
+    for (let r = 0; r < rows; r++) {
+      const x = data[r * width + c]!;
+      if (Number.isNaN(x)) continue;
+      if (!Number.isFinite(x)) throw wrong(`row ${r}, column ${c}: expected a finite number or NaN, got ${x}`);
+      if (n++ === 0) shift = x;
+      else sum += x - shift;
+    }
+    const mean = n === 0 ? 0 : shift + sum / n;
+    let squares = 0;
+    let rest = 0;
+    for (let r = 0; r < rows; r++) {
+      const x = data[r * width + c]!;
+      if (Number.isNaN(x)) continue;
+      squares += (x - mean) * (x - mean);
+      rest += x - mean;
+    }
+    out[c] = n;
+    out[width + c] = mean;
+    out[2 * width + c] = n === 0 ? 0 : squares - (rest * rest) / n;
+  }
+}
+
+/**
+ * Running mean and sum of squared deviations by column, merged stay by stay (Chan et al.), so a million episodes need the memory of
+ * one. Merged in the order of the stays, whichever thread their moments come from: the same bits.
  */
 class Moments {
   readonly count: Float64Array;
@@ -62,36 +96,17 @@ class Moments {
     this.squares = new Float64Array(width);
   }
 
-  add(data: ArrayLike<number>, rows: number): void {
+  add(moments: Float64Array): void {
     const { width } = this;
     for (let c = 0; c < width; c++) {
-      // Shifting by the column's first value keeps constant columns exact and avoids cancellation.
-      let shift = Number.NaN;
-      let n = 0;
-      let sum = 0;
-      for (let r = 0; r < rows; r++) {
-        const x = data[r * width + c]!;
-        if (Number.isNaN(x)) continue;
-        if (!Number.isFinite(x)) throw wrong(`row ${r}, column ${c}: expected a finite number or NaN, got ${x}`);
-        if (n++ === 0) shift = x;
-        else sum += x - shift;
-      }
+      const n = moments[c]!;
       if (n === 0) continue;
-      const mean = shift + sum / n;
-      let squares = 0;
-      let rest = 0;
-      for (let r = 0; r < rows; r++) {
-        const x = data[r * width + c]!;
-        if (Number.isNaN(x)) continue;
-        squares += (x - mean) * (x - mean);
-        rest += x - mean;
-      }
-      squares -= (rest * rest) / n;
+      const mean = moments[width + c]!;
       const before = this.count[c]!;
       const total = before + n;
       const delta = mean - this.mean[c]!;
       this.mean[c] = before === 0 ? mean : this.mean[c]! + (delta * n) / total;
-      this.squares[c] = this.squares[c]! + squares + (delta * delta * before * n) / total;
+      this.squares[c] = this.squares[c]! + moments[2 * width + c]! + (delta * delta * before * n) / total;
       this.count[c] = total;
     }
   }
@@ -269,8 +284,16 @@ export class NormalizerFitter {
         `expected rows of ${own} columns, got ${width === undefined ? `${data.length} numbers` : `${width} columns`}`,
       );
     }
-    this.moments.add(data, data.length / own);
+    const moments = new Float64Array(3 * own);
+    stayMoments(moments, data, own, data.length / own);
+    this.moments.add(moments);
     this.rows += data.length / own;
+  }
+
+  /** Adds one episode by the moments of its `rows` rows, as `stayMoments` gives them. @internal */
+  addMoments(moments: Float64Array, rows: number): void {
+    this.moments.add(moments);
+    this.rows += rows;
   }
 
   /** The normalizer of everything added. @throws HPformerError `ERR_HPFORMER_INPUT` without rows. */

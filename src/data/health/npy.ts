@@ -13,7 +13,7 @@ export type NpyType = keyof typeof types;
  */
 export class NpyWriter {
   private rows = 0;
-  private gathered: Buffer[] = [];
+  private readonly gathered = Buffer.allocUnsafe(gatherBytes);
   private bytes = 0;
 
   private constructor(
@@ -36,21 +36,24 @@ export class NpyWriter {
     }
   }
 
-  /** Appends rows; the data must not change afterwards, since small pieces are gathered before they are written. */
+  /** Appends rows. */
   async write(data: Float32Array | Float64Array | Int32Array | Uint8Array, rows: number): Promise<void> {
     this.rows += rows;
-    this.gathered.push(Buffer.from(data.buffer, data.byteOffset, data.byteLength));
-    this.bytes += data.byteLength;
-    if (this.bytes >= gatherBytes) await this.flush();
+    const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+    if (this.bytes + bytes.length > gatherBytes) await this.flush();
+    if (bytes.length > gatherBytes) await this.put(bytes);
+    else this.bytes += bytes.copy(this.gathered, this.bytes);
   }
 
   private async flush(): Promise<void> {
-    const pieces = this.gathered;
-    this.gathered = [];
+    const { bytes } = this;
     this.bytes = 0;
-    if (pieces.length === 0) return;
+    if (bytes > 0) await this.put(this.gathered.subarray(0, bytes));
+  }
+
+  private async put(bytes: Buffer): Promise<void> {
     try {
-      await this.file.write(Buffer.concat(pieces));
+      await this.file.writeFile(bytes);
     } catch (cause) {
       throw new HPformerError('ERR_HPFORMER_FILE', `${this.path}: cannot be written (${(cause as Error).message})`, {
         cause,

@@ -4,18 +4,21 @@ import path from 'node:path';
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
 import type { BinOptions } from './arrays';
-import { DropReport, type EpisodeInput, EpisodePreparer, episodeFromBytes, type PreparedEpisode } from './arrays';
+import { DropReport, type PreparedEpisode } from './arrays';
 import { healthFeatures, preprocessingHash } from './bundle';
-import { openEpisodes } from './episodes';
-import { readBytesSync, readJsonFile, readText } from './files';
+import { type CrewJob, type CrewOptions, runStage } from './crew';
+import { countFiles, episodeJobs } from './episodes';
+import { readJsonFile, readText } from './files';
 import { type Compat, decompensationLabels, lengthOfStayLabels } from './labels';
 import { type ListedStay, readListFile } from './listfile';
 import { type Normalizer, NormalizerFitter, type NormalizerJSON } from './normalizer';
 import { NpyWriter } from './npy';
+import { columnNames } from './schema';
+import type { StageKind, StageOptions } from './stages';
 import type { HealthTask } from './tasks';
 
 /** What {@link prepareArrays} does. */
-export interface PrepareArraysOptions {
+export interface PrepareArraysOptions extends CrewOptions {
   task: HealthTask;
   /** Episode files, folders and the other formats; ignored where `list` is given. */
   inputs: readonly string[];
@@ -31,8 +34,8 @@ export interface PrepareArraysOptions {
   /** Malformed stays are counted instead of ending the run. */
   lenient?: boolean;
   compat?: Compat;
-  /** Called after each stay. */
-  progress?: (episodes: number) => void;
+  /** Called after each stay, with the number of input files done and of all. */
+  progress?: (files: number, allFiles: number) => void;
 }
 
 /** What was prepared: written as `prepare.json` beside the arrays. */
@@ -53,27 +56,6 @@ export interface PreparedManifest {
   dropped: Record<string, { count: number; examples: string[] }>;
 }
 
-interface Listed {
-  input: EpisodeInput;
-  end: number | undefined;
-  stay: ListedStay | undefined;
-}
-
-async function* inputsOf(options: PrepareArraysOptions, drops: DropReport): AsyncGenerator<Listed> {
-  const { list, task, lenient = false } = options;
-  if (list === undefined) {
-    for await (const input of openEpisodes(options.inputs, { drops, lenient })) {
-      yield { input, end: undefined, stay: undefined };
-    }
-    return;
-  }
-  for (const stay of readListFile(await readText(list), list)) {
-    const last = stay.lines.reduce((most, line) => Math.max(most, line.hours ?? 0), 0);
-    const end = task.end === null && last > 0 ? last : undefined;
-    yield { input: episodeFromBytes(stay.id, stay.file, readBytesSync(stay.file)), end, stay };
-  }
-}
-
 /** Runs `work`; with `lenient` a malformed stay is counted and undefined returned. */
 function attempt<T>(lenient: boolean, drops: DropReport, file: string, work: () => T): T | undefined {
   try {
@@ -85,18 +67,58 @@ function attempt<T>(lenient: boolean, drops: DropReport, file: string, work: () 
   }
 }
 
+interface ListedJob extends CrewJob {
+  stay?: ListedStay;
+}
+
+async function* jobsOf(options: PrepareArraysOptions, drops: DropReport): AsyncGenerator<ListedJob> {
+  const { list, task, lenient = false } = options;
+  if (list === undefined) {
+    yield* episodeJobs(options.inputs, { drops, lenient });
+    return;
+  }
+  for (const stay of readListFile(await readText(list), list)) {
+    const last = stay.lines.reduce((most, line) => Math.max(most, line.hours ?? 0), 0);
+    const end = task.end === null && last > 0 ? last : undefined;
+    yield { id: stay.id, file: stay.file, end, stay };
+  }
+}
+
+/** Tells `options.progress` of each stay that came out. */
+async function progressOf(options: PrepareArraysOptions): Promise<(file: string) => void> {
+  const { progress, list } = options;
+  if (!progress) return () => undefined;
+  const all = list === undefined ? await countFiles(options.inputs) : readListFile(await readText(list), list).length;
+  let files = 0;
+  let latest = '';
+  return (file) => {
+    if (file !== latest) files++;
+    latest = file;
+    progress(files, all);
+  };
+}
+
+function stageOf(options: PrepareArraysOptions, kind: StageKind, normalizer: Normalizer | undefined): StageOptions {
+  const { task, bins = {}, unknown = 'error', lenient = false } = options;
+  return { kind, task, bins, unknown, lenient, normalizer: normalizer?.toJSON() };
+}
+
+/** Counts what became of a stay without a result. */
+function dropped(drops: DropReport, file: string, result: { kind: 'empty' } | { kind: 'malformed'; message: string }) {
+  if (result.kind === 'empty') drops.add('no reading in the window of the task', file);
+  else drops.add('malformed stay', `${file}: ${result.message}`);
+}
+
 /** Fits a normaliser over all bins of all stays before padding, stay by stay. */
 export async function fitNormalizer(options: PrepareArraysOptions): Promise<Normalizer> {
-  const { task, bins = {}, unknown = 'error', normalizerColumns = 'all', lenient = false } = options;
-  const preparer = new EpisodePreparer({ task, bins, unknown });
-  const fitter = new NormalizerFitter({ columns: normalizerColumns, width: preparer.columns.length });
+  const { bins = {}, normalizerColumns = 'all' } = options;
+  const fitter = new NormalizerFitter({ columns: normalizerColumns, width: columnNames(bins.masks ?? true).length });
   const drops = new DropReport();
-  let done = 0;
-  for await (const { input, end } of inputsOf(options, drops)) {
-    const binned = attempt(lenient, drops, input.file, () => preparer.bin(input, end));
-    if (binned) fitter.add(binned.values);
-    done++;
-    options.progress?.(done);
+  const progress = await progressOf(options);
+  const stage = stageOf(options, 'moments', undefined);
+  for await (const [{ file }, result] of runStage(stage, jobsOf(options, drops), options)) {
+    if (result.kind === 'moments') fitter.addMoments(result.moments, result.rows);
+    progress(file);
   }
   return fitter.finish();
 }
@@ -125,13 +147,12 @@ function labelsOf(stay: ListedStay, task: HealthTask, compat: Compat): { labels:
  * Memory does not grow with the number of stays.
  */
 export async function prepareArrays(options: PrepareArraysOptions): Promise<PreparedManifest> {
-  const { task, out, bins = {}, unknown = 'error', lenient = false, compat = 'corrected' } = options;
+  const { task, out, bins = {}, lenient = false, compat = 'corrected' } = options;
   const normalizer =
     options.normalizer === undefined || options.normalizer === 'fit'
       ? await fitNormalizer(options)
       : options.normalizer;
-  const preparer = new EpisodePreparer({ task, normalizer, bins, unknown });
-  const width = preparer.columns.length;
+  const width = columnNames(bins.masks ?? true).length;
   try {
     await mkdir(out, { recursive: true });
   } catch (cause) {
@@ -155,16 +176,17 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
   let episodes = 0;
   let skippedReadings = 0;
   try {
-    for await (const { input, end, stay } of inputsOf(options, drops)) {
-      const made = attempt(lenient, drops, input.file, () => {
-        const episode = preparer.prepare(input, end);
-        return episode && { episode, labels: stay && labelsOf(stay, task, compat) };
-      });
-      if (made === undefined) {
-        if (!lenient) drops.add('no reading in the window of the task', input.file);
+    const stage = stageOf(options, 'features', normalizer);
+    const progress = await progressOf(options);
+    for await (const [{ file, stay }, result] of runStage(stage, jobsOf(options, drops), options)) {
+      if (result.kind === 'empty' || result.kind === 'malformed') {
+        dropped(drops, file, result);
         continue;
       }
-      const { episode, labels } = made;
+      if (result.kind !== 'features') continue;
+      const { episode } = result;
+      const labels = stay && attempt(lenient, drops, file, () => labelsOf(stay, task, compat));
+      if (stay && !labels) continue;
       await writers.features.write(episode.features, 1);
       await writers.bins.write(Int32Array.of(episode.bins), 1);
       await writers.step.write(Int32Array.of(episode.step), 1);
@@ -175,7 +197,7 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
       if (!ids.write(`${episode.id}\n`)) await new Promise<void>((resolve) => ids.once('drain', () => resolve()));
       skippedReadings += episode.skipped;
       episodes++;
-      options.progress?.(episodes);
+      progress(file);
     }
     for (const writer of Object.values(writers)) await writer.end();
   } catch (error) {

@@ -6,12 +6,14 @@ import type { LabelledBatch, OpenSource, ScoreBatch } from '../recipes';
 import { DropReport, EpisodePreparer, episodeFromBytes, type PreparedEpisode } from './arrays';
 import { readHealthPreprocessing } from './bundle';
 import type { Calibration } from './calibration';
-import { openEpisodes } from './episodes';
+import { runStage } from './crew';
+import { countFiles, episodeJobs } from './episodes';
 import { readBytesSync, readText } from './files';
 import { decompensationLabels, type LabelSample, lengthOfStayLabels } from './labels';
 import { type ListedStay, readListFile } from './listfile';
 import { readPrepared } from './prepare';
 import { predictionRecord } from './record';
+import type { StageOptions } from './stages';
 import type { HealthTask } from './tasks';
 
 /** Feeds of a batch of prepared stays; `valid`: the model is one over valid steps and takes lengths. */
@@ -145,6 +147,14 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
   const preparer = new EpisodePreparer({ task, normalizer, bins });
   const width = preparer.columns.length;
   const drops = new DropReport();
+  const stage: StageOptions = {
+    kind: 'features',
+    task,
+    bins,
+    unknown: 'error',
+    lenient: false,
+    normalizer: normalizer.toJSON(),
+  };
   const valid = config.segments.over === 'valid';
   const calibrate = (rows: ArrayLike<number>): ArrayLike<number> => calibrateRows(rows, calibration);
   return {
@@ -152,7 +162,7 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
     unit: task.readout === 'steps' ? 'hours' : 'episodes',
     group: 'patients',
     drops,
-    async *score({ batch }) {
+    async *score({ batch, progress, workers, signal }) {
       let waiting: PreparedEpisode[] = [];
       const flush = (): ScoreBatch => {
         const episodes = waiting;
@@ -187,10 +197,14 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
           yield flush();
         }
       }
-      for await (const input of openEpisodes(raw, { drops })) {
-        const episode = preparer.prepare(input);
-        if (episode) waiting.push(episode);
-        else drops.add('no reading in the window of the task', input.file);
+      const total = progress && raw.length > 0 ? await countFiles(raw) : 0;
+      let files = 0;
+      let latest = '';
+      for await (const [{ file }, result] of runStage(stage, episodeJobs(raw, { drops }), { workers, signal })) {
+        if (result.kind === 'features') waiting.push(result.episode);
+        else drops.add('no reading in the window of the task', file);
+        if (file !== latest) progress?.(++files, total);
+        latest = file;
         if (waiting.length >= batch) yield flush();
       }
       if (waiting.length > 0) yield flush();

@@ -1,0 +1,181 @@
+/**
+ * Many stays through a stage, in order, on worker threads where that pays: the same results as one after the other on this thread,
+ * in bounded memory.
+ */
+import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import path from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { HPformerError } from '../../errors';
+import { type EpisodeInput, episodeFromBytes } from './arrays';
+import { readBytesSync } from './files';
+import { Stage, type StageOptions, type StageResult } from './stages';
+import type { StageAnswer, StageJob } from './stageWorker';
+
+const ownScript = path.join(__dirname, 'stageWorker.js');
+/** Stays done on this thread before threads are started: a few hundred are done sooner than a thread starts. */
+const alone = 256;
+/** A chunk is at most this many stays, and about this many bytes of results. */
+const chunkStays = 64;
+const chunkBytes = 1 << 20;
+/** Chunks a worker has before it: one in work and one waiting. */
+const ahead = 2;
+
+/** One stay to do: an episode file by name, or readings that another format gave. */
+export interface CrewJob {
+  id: string;
+  file: string;
+  /** Last hour of the stay, where a list file gives it. */
+  end?: number | undefined;
+  /** Readings already at hand; default: `file` is read. */
+  input?: EpisodeInput;
+}
+
+/** How the work is shared. */
+export interface CrewOptions {
+  /** Threads; 0: all on this thread. Default: the cores of the machine, up to 8, and 0 where there is one. */
+  workers?: number | undefined;
+  /** Ends the work: the generator throws its reason. */
+  signal?: AbortSignal | undefined;
+  /** What the threads run; only tests give another. @internal */
+  script?: string;
+}
+
+interface Waiting {
+  resolve: (answer: StageAnswer) => void;
+  reject: (error: unknown) => void;
+}
+
+/** One worker thread and the chunks it has not answered yet. A thread that ends fails them all, so nobody waits for ever. */
+class Hand {
+  readonly waiting: Waiting[] = [];
+  private readonly worker: Worker;
+  private failure: unknown;
+
+  constructor(script: string, options: StageOptions) {
+    this.worker = new Worker(script, { workerData: options, execArgv: [] });
+    this.worker.on('message', (answer: StageAnswer) => this.waiting.shift()?.resolve(answer));
+    this.worker.on('messageerror', (error) => this.fail(error));
+    this.worker.on('error', (error: NodeJS.ErrnoException) => {
+      const code = error.code === 'ERR_WORKER_OUT_OF_MEMORY' ? 'ERR_HPFORMER_MEMORY' : 'ERR_HPFORMER_INTERNAL';
+      const message = `health worker thread: expected prepared stays, got ${error.stack ?? error.message}`;
+      this.fail(new HPformerError(code, message, { cause: error }));
+    });
+    this.worker.on('exit', (code) => {
+      const message = `health worker thread: expected prepared stays, got its end with exit code ${code}`;
+      this.fail(new HPformerError('ERR_HPFORMER_INTERNAL', message));
+    });
+  }
+
+  submit(jobs: StageJob[]): Promise<StageAnswer> {
+    const answer = new Promise<StageAnswer>((resolve, reject) => {
+      if (this.failure !== undefined) return reject(this.failure);
+      this.waiting.push({ resolve, reject });
+      this.worker.postMessage(jobs);
+    });
+    // It is awaited in its turn; until then nobody else handles its failure.
+    answer.catch(() => undefined);
+    return answer;
+  }
+
+  fail(error: unknown): void {
+    this.failure ??= error;
+    for (const { reject } of this.waiting.splice(0)) reject(this.failure);
+  }
+
+  async end(): Promise<void> {
+    await this.worker.terminate();
+  }
+}
+
+/** The threads to use: as asked, but none where their script is not at hand (a bundle of all code in one file). */
+function threadCount(asked: number | undefined, script: string): number {
+  const cores = availableParallelism();
+  const count = asked ?? (cores > 1 ? Math.min(8, cores) : 0);
+  return existsSync(script) ? count : 0;
+}
+
+const mixed = (job: CrewJob): EpisodeInput => job.input ?? episodeFromBytes(job.id, job.file, readBytesSync(job.file));
+
+/**
+ * Runs a stage over jobs and gives each with its result, in the order of the jobs.
+ *
+ * @throws HPformerError what the stage throws, at its place in the order; `ERR_HPFORMER_MEMORY` or `ERR_HPFORMER_INTERNAL` when a thread
+ * ends; the reason of the signal.
+ */
+export async function* runStage<Job extends CrewJob>(
+  stageOptions: StageOptions,
+  jobs: AsyncIterable<Job>,
+  options: CrewOptions = {},
+): AsyncGenerator<[job: Job, result: StageResult]> {
+  const { signal, script = ownScript } = options;
+  const stage = new Stage(stageOptions);
+  const elementBytes = stageOptions.kind === 'features' ? 4 : 8;
+  const chunkSize = Math.max(1, Math.min(chunkStays, Math.floor(chunkBytes / (stage.size * elementBytes))));
+  const workers = threadCount(options.workers, script);
+  const hands: Hand[] = [];
+  const stop = (): void => {
+    for (const hand of hands) hand.fail(signal!.reason);
+  };
+  signal?.addEventListener('abort', stop);
+  // Results in the order of the jobs: of a chunk in work, or at hand.
+  const queue: (() => AsyncGenerator<[Job, StageResult]>)[] = [];
+  let chunk: Job[] = [];
+  let done = 0;
+  let chunks = 0;
+
+  const send = (): void => {
+    if (chunk.length === 0) return;
+    const sent = chunk;
+    chunk = [];
+    while (hands.length < workers) hands.push(new Hand(script, stageOptions));
+    const answer = hands[chunks++ % workers]!.submit(sent.map(({ id, file, end }) => ({ id, file, end })));
+    queue.push(() => unpack(sent, answer, stage.size));
+  };
+  try {
+    for await (const job of jobs) {
+      signal?.throwIfAborted();
+      if (workers === 0 || done < alone) {
+        // The event loop gets its turn now and then: files are read synchronously, which is far cheaper than a promise each.
+        if (++done % 32 === 0) await new Promise<void>((resolve) => setImmediate(resolve));
+        yield [job, stage.run(mixed(job), job.end)];
+        continue;
+      }
+      if (job.input) {
+        send();
+        const result = stage.run(job.input, job.end);
+        queue.push(async function* () {
+          yield [job, result];
+        });
+      } else {
+        chunk.push(job);
+        if (chunk.length === chunkSize) send();
+      }
+      while (queue.length >= ahead * workers) yield* queue.shift()!();
+    }
+    send();
+    for (const results of queue) yield* results();
+  } finally {
+    signal?.removeEventListener('abort', stop);
+    await Promise.all(hands.map((hand) => hand.end()));
+  }
+}
+
+async function* unpack<Job extends CrewJob>(
+  jobs: readonly Job[],
+  answer: Promise<StageAnswer>,
+  size: number,
+): AsyncGenerator<[Job, StageResult]> {
+  const { numbers, stays, error } = await answer;
+  for (const [i, stay] of stays.entries()) {
+    const own = numbers.subarray(i * size, (i + 1) * size);
+    if (!('kind' in stay)) {
+      yield [jobs[i]!, { kind: 'features', episode: { ...stay, features: own as Float32Array } }];
+    } else if (stay.kind === 'moments') {
+      yield [jobs[i]!, { ...stay, moments: own as Float64Array }];
+    } else {
+      yield [jobs[i]!, stay];
+    }
+  }
+  if (error) throw new HPformerError(error.code, error.message);
+}
