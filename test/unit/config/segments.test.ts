@@ -43,7 +43,14 @@ describe('segmentsOf', () => {
 
   test('names the nearest good lengths where the published rule divides by zero', () => {
     expect(errorOf(() => segmentsOf(config({ times: 2 }), 3, 'tokens')).message).toMatch(/^tokens: .*nearest: 2 or 4/);
-    expect(errorOf(() => segmentsOf(config({ times: 4 }), 1)).message).toMatch(/nearest: 12/);
+    // No length below 12 is accepted by four times ⌊ln T⌋ + 1 segments.
+    for (const steps of [1, 2, 3, 11])
+      expect(errorOf(() => segmentsOf(config({ times: 4 }), steps)).message).toMatch(/\(nearest: 12\), got \d+$/);
+    expect(errorOf(() => segmentsOf(config({ times: 3 }), 2)).message).toMatch(
+      /of at least 3, for 3 segments \(nearest: 6\)/,
+    );
+    expect(segmentsOf(config({ times: 2 }), 2)).toEqual({ count: 2, length: 1, padding: 0 });
+    expect(errorOf(() => segmentsOf(config({ times: 2 }), 3)).message).toMatch(/\(nearest: 2 or 4\)/);
   });
 
   test('over valid pads what `steps` does not divide and cuts short sequences step by step', () => {

@@ -81,6 +81,30 @@ describe('validateConfig', () => {
     expect(errorOf(() => validateConfig(value)).code).toBe('ERR_HPFORMER_CONFIG');
   });
 
+  test('keys of a prototype are none', () => {
+    expect(errorOf(() => validateConfig(Object.create(health))).message).toMatch(
+      /^config: expected "embedding", "hidden"/,
+    );
+    const kind = Object.assign(Object.create({ kind: 'features' }), { size: 3 });
+    expect(errorOf(() => validateConfig({ ...health, embedding: kind })).message).toMatch(
+      /config\.embedding\.kind: expected .* got undefined/,
+    );
+    expect(errorOf(() => validateConfig({ ...health, embedding: { kind: 'toString' } })).message).toMatch(
+      /config\.embedding\.kind/,
+    );
+    expect(errorOf(() => validateConfig({ ...health, embedding: { kind: 3 } })).message).toMatch(/kind: .* got 3/);
+  });
+
+  test('two sequences, the narrowest half tables, padding as the last id', () => {
+    expect(validateConfig({ ...text, sequences: 2 }).sequences).toBe(2);
+    expect(validateConfig({ ...text, embedding: { kind: 'scalar' }, sequences: 2 }).sequences).toBe(2);
+    expect(validateConfig({ ...text, hidden: 4 }).hidden).toBe(4);
+    expect(validateConfig({ ...text, embedding: { kind: 'tokens', vocabulary: 9, padding: 8 } })).toBeDefined();
+    expect(validateConfig({ ...text, segments: { rule: 'paper' } }).segments.times).toBe(1);
+    expect(validateConfig({ ...text, head: { labels: 2, names: ['a', 'b'] } }).head.names).toEqual(['a', 'b']);
+    expect(Object.isFrozen(validateConfig({ ...text, head: { labels: 2, names: ['a', 'b'] } }).head.names)).toBe(true);
+  });
+
   test('shows nested and cyclic values without recursion', () => {
     const cyclic: unknown[] = [1];
     cyclic.push(cyclic);
@@ -216,6 +240,31 @@ describe('mergeConfigs', () => {
       hidden: 4,
     });
     expect(base.embedding.vocabulary).toBe(9);
+  });
+
+  test('a kind that is the same, or that only one side has, keeps the keys below it', () => {
+    const base = { embedding: { kind: 'tokens', vocabulary: 9 }, positions: { maximum: 3 } };
+    const over = { embedding: { kind: 'tokens', padding: 1 }, positions: { kind: 'learned' } };
+    expect(JSON.parse(JSON.stringify(mergeConfigs(base, over)))).toEqual({
+      embedding: { kind: 'tokens', vocabulary: 9, padding: 1 },
+      positions: { maximum: 3, kind: 'learned' },
+    });
+    expect(JSON.parse(JSON.stringify(mergeConfigs(base, { embedding: { padding: 2 } })))).toEqual({
+      ...base,
+      embedding: { ...base.embedding, padding: 2 },
+    });
+    // A list, a typed array or nothing is a value, not an object to go into.
+    const bytes = new Uint8Array(2);
+    expect(mergeConfigs({ a: { b: 1 } }, { a: [1] }).a).toEqual([1]);
+    expect(mergeConfigs({ a: { b: 1 } }, { a: null }).a).toBeNull();
+    expect(mergeConfigs({ a: { b: 1 } }, { a: bytes }).a).toBe(bytes);
+    expect(mergeConfigs({ a: 3 }, { a: { b: 1 } }).a).toEqual(Object.assign(Object.create(null), { b: 1 }));
+  });
+
+  test('sixteen levels of objects below the first, and no more', () => {
+    const nested = (levels: number) => JSON.parse(`${'{"a":'.repeat(levels)}1${'}'.repeat(levels)}`);
+    expect(() => mergeConfigs(nested(17))).not.toThrow();
+    expect(() => mergeConfigs(nested(18))).toThrow('config: expected at most 16 levels of objects, got more');
   });
 
   test('never touches prototypes and bounds depth', () => {

@@ -154,7 +154,7 @@ describe.each(['cpu', 'reference'])('a model on %s', (device) => {
     ...{ rewrites: 0x7f, batch: 2, trace: false, step: Int32Array.of(47, 3) },
     feed: {
       steps: 48,
-      features: Real.from({ length: 672 }, (_, i) => Math.sin(i)),
+      features: new Real(Array.from({ length: 672 }, (_, i) => Math.sin(i))),
       lengths: Int32Array.of(48, 20),
     },
     out: {
