@@ -52,8 +52,7 @@ for (const [command, figure, count] of figures.filter(([text]) => text.includes(
   const lines = fs.readFileSync(file, 'utf8').split('\n');
   const row = lines.findIndex((line) => line.startsWith('|') && line.includes(`\`${command}\``));
   if (row < 0) throw new Error(`docs/reliability.md has no row for ${command}`);
-  const cells = lines[row].split(' | ');
-  lines[row] = `${cells.slice(0, 2).join(' | ')} | ${cell} |`;
+  lines[row] = `${lines[row].slice(0, lines[row].indexOf(`\`${command}\``) + command.length + 2)} | ${cell} |`;
   fs.writeFileSync(file, lines.join('\n'));
   console.log(`${command}: ${cell}`);
   if (status !== '0') process.exitCode = 1;
