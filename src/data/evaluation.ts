@@ -28,6 +28,7 @@ export async function* scoreBatches<Batch extends ScoreBatch>(
   }
   for await (const { probabilities } of model.stream(feeds(), { outputs: ['probabilities'] })) {
     const batch = waiting.shift()!;
+    batch.release?.();
     const raw = batch.pick ? batch.pick(probabilities.data) : probabilities.data;
     yield { ...batch, raw, probabilities: batch.calibrate ? batch.calibrate(raw) : raw };
   }

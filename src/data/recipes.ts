@@ -17,6 +17,8 @@ export interface ScoreBatch {
   calibrate?: (probabilities: ArrayLike<number>) => ArrayLike<number>;
   /** What a prediction record says of one row, given its raw probabilities. */
   record?: (row: number, raw: ArrayLike<number>, device: string, features: boolean) => object;
+  /** Called when the model has answered and the feeds' memory may be used again. */
+  release?: () => void;
 }
 
 /** Rows to score whose outcomes are known (or not: undefined), by label of the model. */

@@ -16,16 +16,35 @@ import { predictionRecord } from './record';
 import type { StageOptions } from './stages';
 import type { HealthTask } from './tasks';
 
-/** Feeds of a batch of prepared stays; `valid`: the model is one over valid steps and takes lengths. */
+/** Memory of feature batches, used again when a batch is done; shared, so that a model reads it in place instead of copying it. */
+class BatchMemory {
+  private readonly free: SharedArrayBuffer[] = [];
+
+  take(bytes: number): SharedArrayBuffer {
+    const buffer = this.free.pop();
+    return buffer && buffer.byteLength >= bytes ? buffer : new SharedArrayBuffer(bytes);
+  }
+
+  give(buffer: SharedArrayBuffer): void {
+    this.free.push(buffer);
+  }
+}
+
+/**
+ * Feeds of a batch of prepared stays; `valid`: the model is one over valid steps and takes lengths.
+ *
+ * @param buffer where the features are put; default: memory of their own.
+ */
 export function episodeFeeds(
   episodes: readonly PreparedEpisode[],
   task: HealthTask,
   width: number,
   valid: boolean,
+  buffer?: SharedArrayBuffer,
 ): ScoreBatch['feeds'] {
   const count = episodes.length;
   const size = task.steps * width;
-  const features = new Float32Array(count * size);
+  const features = buffer ? new Float32Array(buffer, 0, count * size) : new Float32Array(count * size);
   episodes.forEach((episode, i) => {
     features.set(episode.features, i * size);
   });
@@ -164,6 +183,7 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
     drops,
     async *score({ batch, progress, workers, signal }) {
       let waiting: PreparedEpisode[] = [];
+      const memory = new BatchMemory();
       const flush = (): ScoreBatch => {
         const episodes = waiting;
         waiting = [];
@@ -182,8 +202,10 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
             calibration,
             includeFeatures,
           });
-        const feeds = episodeFeeds(episodes, task, width, valid);
-        return { ids: episodes.map((e) => e.id), feeds, pick, calibrate, record };
+        const buffer = memory.take(episodes.length * task.steps * width * 4);
+        const feeds = episodeFeeds(episodes, task, width, valid, buffer);
+        const release = () => memory.give(buffer);
+        return { ids: episodes.map((e) => e.id), feeds, pick, calibrate, record, release };
       };
       const prepared: string[] = [];
       const raw: string[] = [];
