@@ -3,6 +3,7 @@ import { describe } from '../../tensor/shape';
 import { parseEpisodeBytes } from './byteEpisode';
 import {
   BinMemory,
+  binGrid,
   binReadings,
   type CheckedOptions,
   checkDiscretizeOptions,
@@ -10,8 +11,10 @@ import {
   EpisodeText,
   type ReadingSource,
 } from './discretize';
+import { borrowBytesSync } from './files';
+import { fillForward, rowBins, ScaledSteps } from './forward';
 import type { Normalizer } from './normalizer';
-import { columnNames } from './schema';
+import { columnNames, valueColumns, variableCount } from './schema';
 import type { HealthTask } from './tasks';
 
 /** Discretiser options that belong to a model: what a bundle stores. */
@@ -113,6 +116,13 @@ export interface BinnedEpisode {
   end: number;
 }
 
+interface ReadEpisode {
+  rows: ReadingSource;
+  last: number;
+  end: number;
+  options: CheckedOptions;
+}
+
 /** The published pipeline of one task, from readings to padded, normalised steps. Keeps nothing between stays. */
 export class EpisodePreparer {
   readonly task: HealthTask;
@@ -121,6 +131,7 @@ export class EpisodePreparer {
   private readonly options: CheckedOptions;
   private readonly unknown: 'error' | 'skip';
   private readonly memory = new BinMemory();
+  private readonly scaled: ScaledSteps;
 
   constructor({ task, normalizer, bins = {}, unknown = 'error' }: PrepareOptions) {
     this.task = task;
@@ -134,6 +145,7 @@ export class EpisodePreparer {
         `normalizer: expected ${this.columns.length} columns, got ${normalizer.width}`,
       );
     }
+    this.scaled = new ScaledSteps(normalizer, this.columns.length);
   }
 
   /**
@@ -143,18 +155,24 @@ export class EpisodePreparer {
    * @returns undefined when no reading lies in the window (the published scripts leave such stays out).
    */
   bin(input: EpisodeInput, end?: number): BinnedEpisode | undefined {
-    return this.binned(input, end);
+    const read = this.read(input, end);
+    return read && this.binned(read);
   }
 
-  private binned(input: EpisodeInput, end?: number, memory?: BinMemory): BinnedEpisode | undefined {
+  /** The rows of a stay that count, and the options of its bins. */
+  private read(input: EpisodeInput, end?: number): ReadEpisode | undefined {
     const limit = end ?? this.task.end ?? Number.POSITIVE_INFINITY;
     const rows = window(input.open(this.unknown), limit);
     if (rows.hours.length === 0) return undefined;
     const last = rows.hours[rows.hours.length - 1]!;
     const stop = Number.isFinite(limit) ? limit : last;
-    const { values, dims, skipped } = binReadings(rows, { ...this.options, end: stop, file: input.file }, memory);
+    return { rows, last, end: stop, options: { ...this.options, end: stop, file: input.file } };
+  }
+
+  private binned({ rows, last, end, options }: ReadEpisode, memory?: BinMemory): BinnedEpisode | undefined {
+    const { values, dims, skipped } = binReadings(rows, options, memory);
     // A first reading at hour 0 exactly leaves a stay of no length: it has no bin.
-    return dims[0] === 0 ? undefined : { values, bins: dims[0], skipped, last, end: stop };
+    return dims[0] === 0 ? undefined : { values, bins: dims[0], skipped, last, end };
   }
 
   /**
@@ -165,34 +183,52 @@ export class EpisodePreparer {
    * @returns undefined when it has no reading in the window.
    */
   prepare(input: EpisodeInput, end?: number, features?: Float32Array): PreparedEpisode | undefined {
-    const binned = this.binned(input, end, this.memory);
-    if (!binned) return undefined;
+    const read = this.read(input, end);
+    if (!read) return undefined;
     const width = this.columns.length;
     const { steps } = this.task;
-    const bins = Math.min(binned.bins, steps);
-    const kept = binned.values.subarray(0, bins * width);
-    const out = features ?? new Float32Array(steps * width);
-    if (this.normalizer) this.normalizer.applyTo(out, kept);
-    else out.set(kept);
+    const grid = this.options.fill === 'previous' ? binGrid(read.rows, read.options) : undefined;
+    const found = grid && grid.bins > 0 ? rowBins(read.rows, grid) : undefined;
+    let bins: number;
+    let skipped: number;
+    let seen: number;
+    let out: Float32Array;
+    if (grid && found) {
+      bins = Math.min(grid.bins, steps);
+      out = features ?? new Float32Array(steps * width);
+      this.scaled.begin(out, bins);
+      skipped = fillForward(read.rows, found, grid.bins, this.scaled);
+      seen = this.scaled.seen;
+    } else {
+      const binned = this.binned(read, this.memory);
+      if (!binned) return undefined;
+      bins = Math.min(binned.bins, steps);
+      skipped = binned.skipped;
+      const kept = binned.values.subarray(0, bins * width);
+      seen = observed(kept, width, bins);
+      out = features ?? new Float32Array(steps * width);
+      if (this.normalizer) this.normalizer.applyTo(out, kept);
+      else out.set(kept);
+    }
     return {
       id: input.id,
       features: out,
       bins,
       step: bins - 1,
-      skipped: binned.skipped,
-      observed: this.options.masks ? observedShare(kept, width, bins) : undefined,
-      lastReadingAge: Math.max(0, binned.end - binned.last),
+      skipped,
+      observed: this.options.masks ? seen / (bins * variableCount) : undefined,
+      lastReadingAge: Math.max(0, read.end - read.last),
     };
   }
 }
 
-function observedShare(values: Float64Array, width: number, bins: number): number {
-  const masks = 17;
+/** (bin, variable) pairs with a reading, by the masks. */
+function observed(values: Float64Array, width: number, bins: number): number {
   let seen = 0;
   for (let b = 0; b < bins; b++) {
-    for (let c = width - masks; c < width; c++) seen += values[b * width + c]!;
+    for (let c = valueColumns; c < width; c++) seen += values[b * width + c]!;
   }
-  return seen / (bins * masks);
+  return seen;
 }
 
 /** An episode file held as text. */
@@ -202,12 +238,20 @@ export function episodeFromText(id: string, file: string, text: string): Episode
 
 /** An episode file held as bytes, which must not change. */
 export function episodeFromBytes(id: string, file: string, bytes: Uint8Array): EpisodeInput {
-  const text = (): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
-  return {
-    id,
-    file,
-    open: (unknown) => parseEpisodeBytes(bytes, file) ?? new EpisodeText(text(), file, unknown === 'skip'),
-  };
+  return { id, file, open: (unknown) => openBytes(file, bytes, unknown, true) };
+}
+
+/** The readings of an episode file; with `own` false they are gone with the next call. */
+function openBytes(file: string, bytes: Uint8Array, unknown: 'error' | 'skip', own: boolean): ReadingSource {
+  const plain = parseEpisodeBytes(bytes, file, own);
+  if (plain) return plain;
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
+  return new EpisodeText(text, file, unknown === 'skip');
+}
+
+/** An episode file to read and use at once: its bytes and readings are gone with the next such file. */
+export function episodeInPassing(id: string, file: string): EpisodeInput {
+  return { id, file, open: (unknown) => openBytes(file, borrowBytesSync(file), unknown, false) };
 }
 
 /** One reading in the common form of all row formats. */

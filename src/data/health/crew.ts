@@ -7,8 +7,7 @@ import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { HPformerError } from '../../errors';
-import { type EpisodeInput, episodeFromBytes } from './arrays';
-import { readBytesSync } from './files';
+import { type EpisodeInput, episodeInPassing } from './arrays';
 import { Stage, type StageOptions, type StageResult } from './stages';
 import type { StageAnswer, StageJob } from './stageWorker';
 
@@ -95,7 +94,7 @@ function threadCount(asked: number | undefined, script: string): number {
   return existsSync(script) ? count : 0;
 }
 
-const mixed = (job: CrewJob): EpisodeInput => job.input ?? episodeFromBytes(job.id, job.file, readBytesSync(job.file));
+const inputOf = (job: CrewJob): EpisodeInput => job.input ?? episodeInPassing(job.id, job.file);
 
 /**
  * Runs a stage over jobs and gives each with its result, in the order of the jobs.
@@ -138,7 +137,7 @@ export async function* runStage<Job extends CrewJob>(
       if (workers === 0 || done < alone) {
         // The event loop gets its turn now and then: files are read synchronously, which is far cheaper than a promise each.
         if (++done % 32 === 0) await new Promise<void>((resolve) => setImmediate(resolve));
-        yield [job, stage.run(mixed(job), job.end)];
+        yield [job, stage.run(inputOf(job), job.end)];
         continue;
       }
       if (job.input) {

@@ -1,5 +1,6 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
+import { type BinGrid, fillForward, PlainBins, rowBins } from './forward';
 import { pythonFloat, pythonStrip } from './python';
 import {
   categoryIndex,
@@ -125,13 +126,11 @@ export class BinMemory {
 }
 
 /**
- * The published discretiser on readings of any source: bins, fills, masks. Everything is computed in float64 in the reference's order
- * of operations, so the result has the reference's bits.
+ * The bins of a stay, its rows checked.
  *
- * @param memory where `values` of the result lies; default: memory of its own.
- * @throws HPformerError `ERR_HPFORMER_INPUT` for times that go back by 1e-6 h or more, that are no numbers, or that fall into no bin.
+ * @throws HPformerError `ERR_HPFORMER_INPUT` for times that go back by 1e-6 h or more, that are no numbers, or an end before the start.
  */
-export function binReadings(source: ReadingSource, options: CheckedOptions, memory?: BinMemory): DiscretizedEpisode {
+export function binGrid(source: ReadingSource, options: CheckedOptions): BinGrid {
   const { hours } = source;
   const rows = hours.length;
   const { step } = options;
@@ -156,6 +155,20 @@ export function binReadings(source: ReadingSource, options: CheckedOptions, memo
   if (!(bins >= 0 && bins <= 0x7fffffff / (valueColumns + variableCount))) {
     throw bad(`${options.file}: expected an end after the start, got ${length} hours from start to end`);
   }
+  return { first, length, step, bins };
+}
+
+/**
+ * The published discretiser on readings of any source: bins, fills, masks. Everything is computed in float64 in the reference's order
+ * of operations, so the result has the reference's bits.
+ *
+ * @param memory where `values` of the result lies; default: memory of its own.
+ * @throws HPformerError `ERR_HPFORMER_INPUT` as {@link binGrid}, and for times that fall into no bin.
+ */
+export function binReadings(source: ReadingSource, options: CheckedOptions, memory?: BinMemory): DiscretizedEpisode {
+  const grid = binGrid(source, options);
+  const { first, length, step, bins } = grid;
+  const { hours } = source;
   const width = options.masks ? valueColumns + variableCount : valueColumns;
   const values = memory?.zeros(bins * width) ?? new Float64Array(bins * width);
   const result = {
@@ -163,9 +176,8 @@ export function binReadings(source: ReadingSource, options: CheckedOptions, memo
     dims: [bins, width] as [number, number],
     columns: [...(options.masks ? allColumns : plainColumns)],
   };
-  if (options.fill === 'previous' && inBinOrder(hours, first, length, step, bins)) {
-    return { ...result, skipped: carryForward(source, values, bins, width, first, length, step) };
-  }
+  const found = options.fill === 'previous' ? rowBins(source, grid) : undefined;
+  if (found) return { ...result, skipped: fillForward(source, found, bins, new PlainBins(values, width)) };
   const mask = new Uint8Array(bins * variableCount);
   let skipped = 0;
   let bin = 0;
@@ -173,7 +185,7 @@ export function binReadings(source: ReadingSource, options: CheckedOptions, memo
     set(values, bin * width, variable, value);
     mask[bin * variableCount + variable] = 1;
   };
-  for (let i = 0; i < rows; i++) {
+  for (let i = 0; i < hours.length; i++) {
     const t = hours[i]! - first;
     if (t > length + eps) continue;
     bin = Math.trunc(t / step - eps);
@@ -191,68 +203,6 @@ export function binReadings(source: ReadingSource, options: CheckedOptions, memo
     }
   }
   return { ...result, skipped };
-}
-
-/** True when every row that counts has a bin, and none an earlier one than the row before (times may go back by up to 1e-6 h). */
-function inBinOrder(hours: ArrayLike<number>, first: number, length: number, step: number, bins: number): boolean {
-  let latest = 0;
-  for (let i = 0; i < hours.length; i++) {
-    const t = hours[i]! - first;
-    if (t > length + eps) continue;
-    const bin = Math.trunc(t / step - eps);
-    if (!(bin >= latest && bin < bins)) return false;
-    latest = bin;
-  }
-  return true;
-}
-
-/** Values of a bin before the first reading. */
-const unread = (() => {
-  const row = new Float64Array(valueColumns);
-  for (let v = 0; v < variableCount; v++) {
-    if (categoryIndex[v]) row[firstColumn[v]! + fillValues[v]!] = 1;
-    else row[firstColumn[v]!] = fillValues[v]!;
-  }
-  return row;
-})();
-
-/**
- * Fill `previous` in one pass over rows in bin order: each bin begins as a copy of the one before, and readings are written over it.
- * @returns readings skipped.
- */
-function carryForward(
-  source: ReadingSource,
-  values: Float64Array,
-  bins: number,
-  width: number,
-  first: number,
-  length: number,
-  step: number,
-): number {
-  const { hours } = source;
-  const masks = width > valueColumns;
-  let begun = 0;
-  let row = 0;
-  const begin = (last: number): void => {
-    for (; begun <= last; begun++) {
-      row = begun * width;
-      if (begun === 0) values.set(unread);
-      else values.copyWithin(row, row - width, row - width + valueColumns);
-    }
-  };
-  const write = (variable: number, value: number): void => {
-    set(values, row, variable, value);
-    if (masks) values[row + valueColumns + variable] = 1;
-  };
-  let skipped = 0;
-  for (let i = 0; i < hours.length; i++) {
-    const t = hours[i]! - first;
-    if (t > length + eps) continue;
-    begin(Math.trunc(t / step - eps));
-    skipped += source.read(i, write);
-  }
-  begin(bins - 1);
-  return skipped;
 }
 
 function set(values: Float64Array, row: number, variable: number, value: number): void {

@@ -1,8 +1,7 @@
 /** The worker thread of `crew.ts`: reads episode files and runs a stage on them. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { HPformerError, type HPformerErrorCode } from '../../errors';
-import { episodeFromBytes, type PreparedEpisode } from './arrays';
-import { readBytesSync } from './files';
+import { episodeInPassing, type PreparedEpisode } from './arrays';
 import { Stage, type StageOptions, type StageResult } from './stages';
 
 /** One file to read. */
@@ -43,8 +42,8 @@ if (parentPort) {
     const answer: StageAnswer = { numbers, stays: [] };
     for (const [i, { id, file, end }] of jobs.entries()) {
       try {
-        const input = episodeFromBytes(id, file, readBytesSync(file));
-        answer.stays.push(plain(stage.run(input, end, numbers.subarray(i * size, (i + 1) * size))));
+        const own = numbers.subarray(i * size, (i + 1) * size);
+        answer.stays.push(plain(stage.run(episodeInPassing(id, file), end, own)));
       } catch (error) {
         if (!(error instanceof HPformerError)) throw error;
         answer.error = { code: error.code, message: error.message };
