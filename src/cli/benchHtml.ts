@@ -22,7 +22,7 @@ const short = (x: number) => {
 
 const width = 720;
 const height = 400;
-const frame = { left: 64, right: 24, top: 16, bottom: 48 };
+const frame = { left: 72, right: 24, top: 16, bottom: 58 };
 const colour = (i: number) => `var(--c${i % 8})`;
 
 interface Axis {
@@ -63,8 +63,8 @@ function axes(x: Axis, y: Axis, xTitle: string, yTitle: string): string {
   return lines.join('') + titles;
 }
 
-const svg = (label: string, body: string, h = height) =>
-  `<svg viewBox="0 0 ${width} ${h}" role="img" aria-label="${quoted(label)}">${body}</svg>`;
+const svg = (label: string, body: string, h = height, kind = 'plot') =>
+  `<svg class="${kind}" viewBox="0 0 ${width} ${h}" role="img" aria-label="${quoted(label)}">${body}</svg>`;
 
 const legend = (names: readonly string[]) =>
   `<p class="legend">${names.map((name, i) => `<span><i style="background:${colour(i)}"></i>${quoted(name)}</span>`).join('')}</p>`;
@@ -99,6 +99,18 @@ export interface RooflinePoint {
   gflops: number;
 }
 
+/** Where a point's number goes: the first corner of the point that no earlier number takes. */
+function freePlace(cx: number, cy: number, taken: readonly (readonly [number, number])[]): [number, number] {
+  const corners: [number, number][] = [
+    [cx + 7, cy - 6],
+    [cx + 7, cy + 18],
+    [cx - 24, cy - 6],
+    [cx - 24, cy + 18],
+  ];
+  const free = ([x, y]: [number, number]) => taken.every(([a, b]) => Math.abs(a - x) > 22 || Math.abs(b - y) > 14);
+  return corners.find(free) ?? corners[0]!;
+}
+
 /** Rates against operations per byte under the measured roofs (`peak` GFLOP/s, `bandwidth` GB/s). */
 export function roofline(label: string, points: readonly RooflinePoint[], peak: number, bandwidth: number): string {
   const usable = points.filter((p) => p.flops > 0 && p.bytes > 0 && p.gflops > 0);
@@ -112,11 +124,14 @@ export function roofline(label: string, points: readonly RooflinePoint[], peak: 
     `${(frame.left + place(x, px, inner.w)).toFixed(1)},${(frame.top + inner.h - place(y, py, inner.h)).toFixed(1)}`;
   const bend = Math.min(Math.max(ridge, x.from), x.to);
   const roof = `<polyline class="roof" fill="none" points="${spot(x.from, Math.max(y.from, Math.min(peak, bandwidth * x.from)))} ${spot(bend, Math.min(peak, bandwidth * bend))} ${spot(x.to, Math.min(peak, bandwidth * x.to))}"/>`;
+  const labels: [number, number][] = [];
   const dots = usable.map((p, i) => {
-    const [cx, cy] = spot(intensity[i]!, p.gflops).split(',');
+    const [cx, cy] = spot(intensity[i]!, p.gflops).split(',').map(Number) as [number, number];
+    const label = freePlace(cx, cy, labels);
+    labels.push(label);
     const title = `<title>${quoted(p.name)}: ${short(p.gflops)} GFLOP/s</title>`;
     // Colours repeat after eight; numbers do not.
-    return `<circle cx="${cx}" cy="${cy}" r="5" fill="${colour(i)}">${title}</circle><text x="${Number(cx) + 7}" y="${Number(cy) - 6}">${i + 1}</text>`;
+    return `<circle cx="${cx}" cy="${cy}" r="5" fill="${colour(i)}">${title}</circle><text x="${label[0].toFixed(1)}" y="${label[1].toFixed(1)}">${i + 1}</text>`;
   });
   const body = axes(x, y, 'operations per byte', 'GFLOP/s') + roof + dots.join('');
   return svg(label, body) + legend(usable.map((p, i) => `${i + 1} ${p.name}`));
@@ -136,7 +151,7 @@ export function bars(label: string, items: readonly Bar[], mark?: number): strin
   const row = 30;
   const left = 290;
   const most = Math.max(...items.map((item) => item.value), mark ?? 0);
-  const scale = (width - left - 90) / most;
+  const scale = (width - left - 110) / most;
   const body = items.map((item, i) => {
     const y = i * row + 8;
     const long = Math.max(1, item.value * scale);
@@ -146,7 +161,7 @@ export function bars(label: string, items: readonly Bar[], mark?: number): strin
     mark === undefined
       ? ''
       : `<line class="roof" x1="${left + mark * scale}" x2="${left + mark * scale}" y1="0" y2="${items.length * row + 8}"/>`;
-  return svg(label, body.join('') + line, items.length * row + 12);
+  return svg(label, body.join('') + line, items.length * row + 12, 'bars');
 }
 
 /** A table; cells are text. */
@@ -172,7 +187,7 @@ svg{display:block;width:100%;height:auto}svg text{fill:var(--ink);font:13px syst
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;color:var(--ink);font-size:.85rem}.legend i{display:inline-block;width:12px;height:12px;border-radius:2px;margin-right:6px}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
 th,td{padding:4px 10px;border-bottom:1px solid var(--grid);text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}
-@media(max-width:600px){body{padding:16px 12px}svg text{font-size:20px}}`;
+@media(max-width:600px){body{padding:16px 12px}svg.plot text{font-size:20px}svg.bars text{font-size:18px}}`;
 
 /** The page. `note` says on what machine. */
 export function page(title: string, note: string, ...sections: string[]): string {

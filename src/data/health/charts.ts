@@ -67,9 +67,13 @@ export function lineChart(
   );
 }
 
-/** A table; cells are text. */
+/** A table; cells are text. Columns of numbers stand to the right. */
 export function htmlTable(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const cells = (tag: string, list: readonly string[]) => list.map((c) => `<${tag}>${escapeHtml(c)}</${tag}>`).join('');
+  const numbers = header.map(
+    (_, c) => rows.length > 0 && rows.every((row) => /^[-+\d.]+( \[.*\])?$/.test(row[c] ?? '')),
+  );
+  const cells = (tag: string, list: readonly string[]) =>
+    list.map((text, c) => `<${tag}${numbers[c] ? ' class="n"' : ''}>${escapeHtml(text)}</${tag}>`).join('');
   return `<div class="scroll"><table><thead><tr>${cells('th', header)}</tr></thead><tbody>${rows
     .map((row) => `<tr>${cells('td', row)}</tr>`)
     .join('')}</tbody></table></div>`;
@@ -86,7 +90,7 @@ export function htmlPage(title: string, body: string): string {
 @media (prefers-color-scheme: dark) { :root { --back: #14181d; --ink: #e3e8ee; --soft: #9aa5b1; --rule: #353c45; --s0: #78b4f5; --s1: #f2a25c; --s2: #7fce92; } }
 body { margin: 0 auto; padding: 1.5rem; max-width: 70rem; background: var(--back); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; } p { margin: .25rem 0 .75rem; } .soft { color: var(--soft); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; } th, td { padding: .25rem .75rem .25rem 0; text-align: left; border-bottom: 1px solid var(--rule); white-space: nowrap; } th { color: var(--soft); font-weight: 600; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; } th, td { padding: .25rem .75rem .25rem 0; text-align: left; border-bottom: 1px solid var(--rule); white-space: nowrap; } th { color: var(--soft); font-weight: 600; } .n { text-align: right; }
 .charts { display: flex; flex-wrap: wrap; gap: 1.25rem; } figure { margin: 0; flex: 1 1 18rem; max-width: 24rem; } figcaption { font-weight: 600; }
 svg { width: 100%; height: auto; } svg text { fill: var(--soft); font: 11px system-ui, sans-serif; } .grid { stroke: var(--rule); stroke-width: .6; } .diagonal { stroke: var(--soft); stroke-dasharray: 4 4; }
 .line { fill: none; stroke-width: 1.8; } .line.s0 { stroke: var(--s0); } .line.s1 { stroke: var(--s1); } .line.s2 { stroke: var(--s2); } circle.s0 { fill: var(--s0); } circle.s1 { fill: var(--s1); } circle.s2 { fill: var(--s2); }

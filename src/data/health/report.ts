@@ -101,6 +101,9 @@ function curves({ labels, scores }: LabelRows): { roc: [number, number][]; pr: [
   };
 }
 
+/** Platt is a name. */
+const methodName = (method: CalibrationMethod): string => (method === 'platt' ? 'Platt' : method);
+
 /** The evaluation as one HTML page: figures, reliability before and after calibration, ROC and precision-recall curves. */
 export function evaluationReport(content: ReportContent): string {
   const { evaluations, rows, studies = [] } = content;
@@ -130,10 +133,10 @@ export function evaluationReport(content: ReportContent): string {
     if (label.labels.length === 0) return '';
     const plain = reliability(label.labels, label.scores);
     const lines = [reliabilityLine('as the model says', plain)];
-    if (study) lines.push(reliabilityLine(`calibrated (${study.method})`, study.after));
+    if (study) lines.push(reliabilityLine(`calibrated (${methodName(study.method)})`, study.after));
     const drawn = curves(label);
     const parameters = study
-      ? `<p class="soft">${study.method} fitted on ${study.fittedOn.rows} other rows with ${study.fittedOn.events} events.</p>`
+      ? `<p class="soft">${methodName(study.method)} fitted on ${study.fittedOn.rows} other rows with ${study.fittedOn.events} events.</p>`
       : '';
     const charts = [
       lineChart('Reliability', ['predicted probability', 'observed share'], lines, true),
@@ -162,7 +165,7 @@ export function evaluationReport(content: ReportContent): string {
         ...(study
           ? [
               [
-                `calibrated (${study.method})`,
+                `calibrated (${methodName(study.method)})`,
                 study.after.brier.toFixed(4),
                 study.after.expectedCalibrationError.toFixed(4),
               ],
