@@ -45,6 +45,10 @@ Napi::Value info(const Napi::CallbackInfo& call) {
   Napi::Array levels = Napi::Array::New(env);
   for (const std::string& level : isaLevels()) levels.Set(levels.Length(), level);
   result.Set("isaLevels", levels);
+  Napi::Object tile = Napi::Object::New(env);
+  tile.Set("tokens", static_cast<double>(tileInUse().tokens));
+  tile.Set("sequences", static_cast<double>(tileInUse().sequences));
+  result.Set("tile", tile);
   result.Set("threads", defaultThreads());
   result.Set("cudaCompiled", cudaCompiledIn());
   Napi::Array devices = Napi::Array::New(env);

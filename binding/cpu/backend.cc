@@ -25,7 +25,9 @@ class CpuBackend final : public Backend {
 
 }  // namespace
 
-std::string isaInUse() { return kernels(Precision::bfloat16).isa; }
+std::string isaInUse() { return kernels().isa; }
+
+TileSize tileInUse() { return {kernels().tile, kernels().group}; }
 
 std::vector<std::string> isaLevels() {
   std::vector<std::string> names;

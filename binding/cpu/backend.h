@@ -15,8 +15,12 @@ struct CpuOptions {
   std::string key;  // packed weights are shared by equal keys in the process
 };
 
-int defaultThreads();                  // HPFORMER_THREADS, else the container's CPU quota, else the cores
-std::string isaInUse();                // highest level this machine runs, or the lower one HPFORMER_ISA asks for
+int defaultThreads();    // HPFORMER_THREADS, else the container's CPU quota, else the cores
+std::string isaInUse();  // highest level this machine runs, or the lower one HPFORMER_ISA asks for
+struct TileSize {
+  int64_t tokens, sequences;  // of one sequence; side by side when one step of each is read
+};
+TileSize tileInUse();
 std::vector<std::string> isaLevels();  // all levels compiled in that this machine can run, lowest first
 Status createCpuBackend(const Spec& spec, std::shared_ptr<const Weights> weights, const CpuOptions& options,
                         std::unique_ptr<Backend>* out);

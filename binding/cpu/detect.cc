@@ -114,19 +114,16 @@ std::vector<const Kernels*> testKernels() {
 
 }  // namespace
 
-const Kernels& kernels(Precision precision) {
-  struct Chosen {
-    const Kernels *level, *beneath;
-  };
-  static const Chosen chosen = [] {
+const Kernels& kernels() {
+  static const Kernels& chosen = *[] {
     const std::vector<const Kernels*> levels = availableKernels();
     const char* wanted = std::getenv("HPFORMER_ISA");
     for (const auto& list : {levels, testKernels()})
-      for (size_t i = 0; wanted && i < list.size(); ++i)
-        if (std::strcmp(list[i]->isa, wanted) == 0) return Chosen{list[i], list[i > 0 ? i - 1 : 0]};
-    return Chosen{levels.back(), levels[levels.size() > 1 ? levels.size() - 2 : 0]};
+      for (const Kernels* level : list)
+        if (wanted && std::strcmp(level->isa, wanted) == 0) return level;
+    return levels.back();
   }();
-  return precision == Precision::float32 && chosen.level->tileDepth > 0 ? *chosen.beneath : *chosen.level;
+  return chosen;
 }
 
 }  // namespace hpformer

@@ -29,6 +29,8 @@ struct Gemm {
   // A as bfloat16 tiles (kernels/tiles.inl), or null. `gemm` of a level that has tiles uses them instead of `a`: X is
   // rounded to bfloat16, sums stay float32.
   const uint16_t* tiles = nullptr;
+  // float32 on tiles: A is the sum of three bfloat16 parts, tiles of the next part `part` values on; 0 in bfloat16.
+  int64_t part = 0;
 };
 
 enum class NormForm : int { layernorm, rms, affine, batchnorm };
@@ -127,13 +129,13 @@ struct Kernels {
   void (*normRow)(const NormLanes&);
   // Levels with bfloat16 tiles; 0 and null elsewhere.
   int64_t tileDepth;  // the deepest product that runs on tiles
-  // Rows [rows][cols] of lanes into columns [k0, k0 + cols) of A tiles that are `depth` tiles deep.
-  void (*packTiles)(const float* x, int64_t ld, int64_t rows, int64_t cols, uint16_t* tiles, int64_t depth, int64_t k0);
+  // Rows [rows][cols] of lanes into columns [k0, k0 + cols) of A tiles that are `depth` tiles deep; `part` as in Gemm.
+  void (*packTiles)(const float* x, int64_t ld, int64_t rows, int64_t cols, uint16_t* tiles, int64_t part,
+                    int64_t depth, int64_t k0);
   void (*release)();  // gives the calling thread's tile registers back, at the end of a piece of work
 };
 
-// Highest level that this machine can run, or the lower one that HPFORMER_ISA names. Null never: baseline or neon is
-// always there. A level with tiles serves bfloat16 only; float32 gets the level beneath it.
-const Kernels& kernels(Precision precision = Precision::float32);
+// Highest level that this machine can run, or the lower one that HPFORMER_ISA names: baseline or neon is always there.
+const Kernels& kernels();
 
 }  // namespace hpformer

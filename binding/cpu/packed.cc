@@ -38,19 +38,37 @@ Floats Packed::panels(const double* source, int64_t rows, int64_t columns, bool 
 }
 
 // In bfloat16 a level without tiles multiplies rounded weights with float32 activations: rounding those too would cost
-// time and accuracy and buy nothing.
-PackedMatrix Packed::matrix(const double* source, int64_t rows, int64_t columns) {
+// time and accuracy and buy nothing. Small products gain nothing from three parts.
+PackedMatrix Packed::matrix(const double* source, int64_t rows, int64_t columns, bool small) {
+  const bool halves = precision == Precision::bfloat16;
   PackedMatrix m;
-  m.panels = panels(source, rows, columns, precision_ == Precision::bfloat16);
-  if (columns > level.tileDepth) return m;
-  const int64_t depth = (columns + 31) / 32;
-  m.halves = Aligned<uint16_t>((rows + 15) / 16 * depth * 512);
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t k = 0; k < columns; ++k)
-      m.halves.data()[(r / 16 * depth + k / 32) * 512 + r % 16 * 32 + k % 32] =
-          bfloat16Bits(static_cast<float>(source[r * columns + k]));
-  bytes += m.halves.size() * 2;
+  m.panels = panels(source, rows, columns, halves);
+  if (halves || !small) addTiles(&m, source, rows, columns, halves ? 1 : 3);
   return m;
+}
+
+PackedMatrix Packed::exact(const double* source, int64_t rows, int64_t columns) {
+  PackedMatrix m;
+  m.panels = panels(source, rows, columns);
+  addTiles(&m, source, rows, columns, 3);
+  return m;
+}
+
+void Packed::addTiles(PackedMatrix* m, const double* source, int64_t rows, int64_t columns, int parts) {
+  if (columns > level.tileDepth) return;
+  const int64_t depth = (columns + 31) / 32, size = (rows + 15) / 16 * depth * 512;
+  m->tiles = Aligned<uint16_t>(parts * size);
+  m->part = parts > 1 ? size : 0;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t k = 0; k < columns; ++k) {
+      uint16_t* to = m->tiles.data() + (r / 16 * depth + k / 32) * 512 + r % 16 * 32 + k % 32;
+      float v = static_cast<float>(source[r * columns + k]);
+      for (int p = 0; p < parts; ++p, to += size) {
+        *to = bfloat16Bits(v);
+        v -= toBfloat16(v);
+      }
+    }
+  bytes += m->tiles.size() * 2;
 }
 
 Floats Packed::copy(const Vector& source, double scale) {
@@ -88,15 +106,15 @@ PackedNorm Packed::norm(const NormWeights& source, bool fold) {
   return n;
 }
 
-Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision precision)
-    : spec(s), level(kernels(precision)), weights(std::move(shared)), precision_(precision) {
+Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision operands)
+    : spec(s), precision(operands), level(kernels()), weights(std::move(shared)) {
   const Weights& w = *weights;
   const int64_t d = spec.hidden, f = spec.features;
   const double scale = inputScale(spec);
   Vector scaled = w.embedding;
   for (double& v : scaled) v *= scale;
   if (spec.embedding == EmbeddingKind::features) {
-    embedding = matrix(scaled.data(), d, f);
+    embedding = matrix(scaled.data(), d, f, true);
   } else {
     embedding.panels = copy(scaled);
   }
@@ -105,7 +123,7 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision p
     embeddingNorm.weight = copy(w.embeddingNorm.weight);
     embeddingNorm.bias = copy(w.embeddingNorm.bias);
   }
-  fusion = matrix(w.fusion.data(), d, 2 * d);
+  fusion = exact(w.fusion.data(), d, 2 * d);
   fusionBias = copy(w.fusionBias);
   for (const LayerWeights& l : w.layers) {
     PackedLayer p;
@@ -126,7 +144,7 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision p
     h.size = spec.headLayers[j].size;
     h.input = input;
     h.activation = spec.headLayers[j].activation;
-    h.weight = matrix(w.head[j].weight.data(), h.size, input);
+    h.weight = matrix(w.head[j].weight.data(), h.size, input, true);
     h.bias = copy(w.head[j].bias);
     input = h.size;
     head.push_back(std::move(h));
@@ -134,7 +152,7 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision p
   PackedHead out;
   out.size = spec.labels;
   out.input = input;
-  out.weight = matrix(w.output.data(), spec.labels, input);
+  out.weight = matrix(w.output.data(), spec.labels, input, true);
   if (spec.headBias) out.bias = copy(w.outputBias);
   head.push_back(std::move(out));
 
@@ -155,7 +173,7 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision p
               w.fusion[static_cast<size_t>(o * 2 * d + d + k)] * scaled[static_cast<size_t>(k * f + j)];
         }
     gram = panels(g.data(), f, f);
-    fused = panels(fw.data(), d, 2 * f);
+    fused = exact(fw.data(), d, 2 * f);
   }
   tables = std::make_unique<Tables>(spec, weights, absorbs);
 }
@@ -165,7 +183,7 @@ std::shared_ptr<const Packed> Packed::get(const Spec& spec, std::shared_ptr<cons
   if (key.empty()) return std::make_shared<Packed>(spec, std::move(weights), precision);
   static std::mutex& mutex = *new std::mutex;
   static auto& known = *new std::map<std::string, std::weak_ptr<const Packed>>;
-  const std::string id = key + (precision == Precision::bfloat16 ? "/bfloat16/" : "/float32/") + kernels(precision).isa;
+  const std::string id = key + (precision == Precision::bfloat16 ? "/bfloat16/" : "/float32/") + kernels().isa;
   std::lock_guard<std::mutex> lock(mutex);
   if (auto found = known[id].lock()) return found;
   for (auto it = known.begin(); it != known.end();) it = it->second.expired() ? known.erase(it) : std::next(it);

@@ -40,12 +40,19 @@ class Aligned {
 using Floats = Aligned<float>;
 
 // A weight of the model's products: panels for `Gemm::a` (in bfloat16 rounded to it), and tiles where the level has
-// them.
+// them, in float32 of three parts.
 struct PackedMatrix {
   Floats panels;
-  Aligned<uint16_t> halves;
+  Aligned<uint16_t> tiles;
+  int64_t part = 0;
   const float* data() const { return panels.data(); }
-  const uint16_t* tiles() const { return halves.data(); }
+  // As the left operand of `g`, from column `first` on (a multiple of 32 on tiles).
+  void operandOf(Gemm* g, const Kernels& level, int64_t first = 0) const {
+    g->a = panels.data() + first * level.panel;
+    if (tiles.size() == 0) return;
+    g->tiles = tiles.data() + first / 32 * 512;
+    g->part = part;
+  }
 };
 
 // Nearest bfloat16 (ties to even), its 16 bits.
@@ -76,24 +83,25 @@ class Packed {
   static std::shared_ptr<const Packed> get(const Spec& spec, std::shared_ptr<const Weights> weights,
                                            const std::string& key, Precision precision);
 
-  Packed(const Spec& spec, std::shared_ptr<const Weights> weights, Precision precision);
+  Packed(const Spec& spec, std::shared_ptr<const Weights> weights, Precision operands);
 
   Spec spec;
+  Precision precision;
   const Kernels& level;                    // whose layouts these are
   std::shared_ptr<const Weights> weights;  // the exact values, for tables that depend on positions and lengths
   PackedMatrix
       embedding;  // features: [hidden x F]; tokens: rows [vocabulary][hidden]; scalar: [hidden]. Input scale included
   Floats embeddingBias;  // input scale included
   PackedNorm embeddingNorm;
-  PackedMatrix fusion;  // [hidden x 2 hidden]
+  PackedMatrix fusion;  // [hidden x 2 hidden], float32 in every precision: all tokens share its few keys
   Floats fusionBias;
   std::vector<PackedLayer> layers;
   std::vector<PackedHead> head;  // head layers, then the output
-  // Absorbed embedding (features, mean pooling, no embedding norm): absent otherwise. Float32 in every precision:
-  // squared weights under a softmax would lose too much, and they are a small part of the work.
+  // Absorbed embedding (features, mean pooling, no embedding norm): absent otherwise. Float32 in every precision, W^T W
+  // even by plain multiply-adds: squared weights under a softmax would lose too much.
   bool absorbs = false;
-  Floats gram;   // panels of W^T W [F x F]
-  Floats fused;  // panels of [W_f1 W | W_f2 W] [hidden x 2 F]
+  Floats gram;         // panels of W^T W [F x F]
+  PackedMatrix fused;  // [W_f1 W | W_f2 W] [hidden x 2 F]
   // Unfolded batchnorm statistics, for the plan that switches foldedWeights off; empty for other norms
   std::vector<PackedNorm> plainNorms;  // [2 i], [2 i + 1] of layer i
 
@@ -102,10 +110,11 @@ class Packed {
 
  private:
   Floats panels(const double* source, int64_t rows, int64_t columns, bool rounded = false);
-  PackedMatrix matrix(const double* source, int64_t rows, int64_t columns);
+  PackedMatrix matrix(const double* source, int64_t rows, int64_t columns, bool small = false);
+  PackedMatrix exact(const double* source, int64_t rows, int64_t columns);  // float32 in either precision
+  void addTiles(PackedMatrix* m, const double* source, int64_t rows, int64_t columns, int parts);
   Floats copy(const Vector& source, double scale = 1);
   PackedNorm norm(const NormWeights& source, bool fold);
-  Precision precision_;
 };
 
 }  // namespace hpformer

@@ -64,8 +64,8 @@ Tables::Tables(const Spec& spec, std::shared_ptr<const Weights> weights, bool ab
   });
 }
 
-// Tables are filled by the chunk. A learned one ends where its weights do; rows past that are never asked for by a valid
-// request.
+// Tables are filled by the chunk. A learned one ends where its weights do; rows past that are never asked for by a
+// valid request.
 bool Tables::row(int64_t position, double* out) const {
   if (spec_.positions == PositionKind::learned &&
       position >= static_cast<int64_t>(weights_->positions.size()) / spec_.hidden) {

@@ -18,7 +18,7 @@ import { mainFeed, type PreparedFeeds, prepareFeeds, secondFeed } from './feeds'
 import { buildGraph, type ModelGraph } from './graph';
 import { checkInteger, checkSignal, type ResolvedOptions, resolveOptions } from './options';
 import { checkOutputs, defaultOutputs, type PreparedRun, prepareRun, traceOutputs } from './outputs';
-import { buildPlan, type Plan } from './plan';
+import { buildPlan, type Plan, type PlanContext } from './plan';
 import { mapInOrder, type Source } from './stream';
 import type {
   CreateOptions,
@@ -228,9 +228,17 @@ export class HPformer {
       device: this.device,
       precision: this.precision,
       isa: this.device === 'cpu' ? loadAddon().info().isa : '',
+      tile: this.#tile(),
       rewrites: this.#options.rewrites,
       threads: this.#options.threads,
     });
+  }
+
+  /** Tokens, or sequences of which one step is read, that go through the layers together. */
+  #tile(): PlanContext['tile'] {
+    if (this.device === 'cpu') return loadAddon().info().tile;
+    const rows = this.device === 'reference' ? 1 : 16; // a tensor-core tile has 16 rows
+    return { tokens: rows, sequences: rows };
   }
 
   /** Runs zeros of a shape once, so that the first real batch of that shape finds its memory ready. */

@@ -131,19 +131,11 @@ export interface PlanContext {
   precision: Precision | 'float64';
   /** Instruction set level in use; empty on other devices than the CPU. */
   isa: string;
+  /** What goes through all layers together: tokens of one sequence, or sequences of which one step is read. */
+  tile: { tokens: number; sequences: number };
   /** Bit i: rewriteNames[i] may be used. */
   rewrites: number;
   threads: number;
-}
-
-/**
- * Tokens that go through all layers together: of one sequence, or (one step read) of as many sequences. The numbers of the
- * CPU kernels (binding/cpu/kernels/gemm.inl); a block of 16 rows on CUDA; the reference goes token by token.
- */
-function tileOf(context: PlanContext, oneStep: boolean): number {
-  if (context.device === 'reference') return 1;
-  if (context.device !== 'cpu') return 16;
-  return oneStep || /^(avx512|amx)/.test(context.isa) ? 48 : 24;
 }
 
 /** Beyond this length the tables of the absorbed embedding cost more than they save (binding/cpu/engine/tdhp.cc). */
@@ -197,7 +189,7 @@ export function buildPlan(config: HPformerConfig, shape: PlanShape, context: Pla
     };
   });
   const oneStep = config.readout === 'step' && rows === 1;
-  const tokens = tileOf(context, oneStep);
+  const tokens = oneStep ? context.tile.sequences : context.tile.tokens;
   const perSequence = (two ? lengths : [rows]).reduce((sum, read) => sum + Math.ceil(read / tokens), 0);
   return new Plan({
     device: context.device,

@@ -128,6 +128,8 @@ export interface NativeInfo {
   /** The ISA level in use, and all levels this machine can run, lowest first. */
   isa: string;
   isaLevels: string[];
+  /** The CPU kernels' tile at that level: tokens of one sequence, or sequences side by side when one step of each is read. */
+  tile: { tokens: number; sequences: number };
   /** Default number of threads (container quota, HPFORMER_THREADS). */
   threads: number;
   /** True when CUDA kernels were compiled in. */

@@ -24,6 +24,9 @@ struct Context {
   int threads;
 
   bool cancelled() const { return cancel.load(std::memory_order_relaxed); }
+  // One step of few sequences may run as rows. Tiles have no form for a row, and its bits must be those of its lane in
+  // a larger batch: in float32 the layers of a single step therefore stay off the tiles, which they would not fill.
+  bool runsRows() const { return k.tileDepth == 0 || packed.precision == Precision::float32; }
 };
 
 // One sequence of the batch: the rows that exist and how they are cut.
@@ -101,7 +104,7 @@ struct TileKeys {
   const uint16_t* scores = nullptr;  // KeyScores::tiles
   int64_t block = 0;
   uint16_t* mixed = nullptr;  // M of every layer as tiles [hidden / 16][heads * S / 32], one layer every `stride`
-  int64_t stride = 0;
+  int64_t stride = 0, part = 0;
 };
 TileKeys tileKeys(const Context& c, const float* keys, int64_t segments, float scale, bool folded, Arena& arena,
                   int threads);

@@ -81,8 +81,7 @@ void lanesOf(const Context& c, Owner sequence, const int32_t* steps, int64_t cou
   for (int64_t i = 0; i < count; ++i) rows[i] = sequence(i).features + steps[i] * f;
   c.k.toLanes(rows, count, f, x, ld);
   Gemm g;
-  g.a = c.packed.embedding.data();
-  g.tiles = c.packed.embedding.tiles();
+  c.packed.embedding.operandOf(&g, c.k);
   g.rows = d;
   g.k = f;
   g.x = x;

@@ -25,8 +25,7 @@ void headLanes(const Context& c, const float* x, int64_t ld, int64_t count, cons
     const PackedHead& h = c.packed.head[j];
     float* y = arena.take<float>(h.size * ld);
     Gemm g;
-    g.a = h.weight.data();
-    g.tiles = h.weight.tiles();
+    h.weight.operandOf(&g, c.k);
     g.rows = h.size;
     g.k = h.input;
     g.x = x;

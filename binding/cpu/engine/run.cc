@@ -97,7 +97,7 @@ class Run {
       least = cost;
       best = size;
     };
-    for (int64_t size = 1; size < kAlone && c_.k.tileDepth == 0; ++size) consider(size);  // tiles only know lanes
+    for (int64_t size = 1; size < kAlone && c_.runsRows(); ++size) consider(size);
     for (int64_t size = roundUp(kAlone, c_.k.width); size <= c_.k.group; size += c_.k.width) consider(size);
     return best;
   }

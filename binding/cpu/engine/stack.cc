@@ -34,7 +34,7 @@ void mix(const Context& c, const PackedLayer& layer, const float* lanes, int64_t
   float* product = arena.take<float>(d * ld);
   for (int64_t g = 0; g < heads; ++g) {
     Gemm m;
-    m.a = layer.output.data() + g * width * panel;
+    m.a = layer.output.data() + g * width * panel;  // heads begin inside tiles: plain multiply-adds
     m.packed = d;
     m.rows = d;
     m.k = width;
@@ -118,11 +118,12 @@ void addNorm(const Context& c, int64_t layer, int which, float* x, const float* 
 }
 
 // Z = Norm2(Y + act(W_1 Y + c_1)) after Y = Norm1(X + O); `b.y` holds X + O on entry, `b.x` the result.
-void feedForward(const Context& c, const PackedLayer& w, int64_t layer, const TileBuffers& b, int64_t cols) {
+void feedForward(const Context& c, const PackedLayer& w, int64_t layer, const TileBuffers& b, int64_t cols,
+                 bool tiles = true) {
   addNorm(c, layer, 0, b.x, b.y, b.ld, cols);
   Gemm g;
-  g.a = w.feedForward.data();
-  g.tiles = w.feedForward.tiles();
+  w.feedForward.operandOf(&g, c.k);
+  if (!tiles) g.tiles = nullptr;
   g.rows = g.k = c.spec.hidden;
   g.x = b.x;
   g.ldx = g.ldc = b.ld;
@@ -160,10 +161,12 @@ void layer(const Context& c, const KeyPanels& k, int64_t i, const TileBuffers& b
   g.cols = cols;
   if (k.folded) {
     const int64_t at = c.packed.layers.size() == 1 ? 0 : i;
-    if (k.tiles.mixed)
+    if (k.tiles.mixed) {
       g.tiles = k.tiles.mixed + at * k.tiles.stride;
-    else
+      g.part = k.tiles.part;
+    } else {
       g.a = k.mixed + at * k.mixedStride;
+    }
     g.rows = d;
     g.k = heads * k.segments;
     g.x = b.p;
@@ -176,8 +179,7 @@ void layer(const Context& c, const KeyPanels& k, int64_t i, const TileBuffers& b
       g.c = b.a + h * width * b.ld;
       c.k.gemm(g);
     }
-    g.a = w.output.data();
-    g.tiles = w.output.tiles();
+    w.output.operandOf(&g, c.k);
     g.rows = g.k = d;
     g.x = b.a;
   }
@@ -420,7 +422,7 @@ Status stackStep(const Context& c, const Sequence& s, int32_t step, const float*
 
 Status stackSteps(const Context& c, const Sequence* sequences, int64_t count, const int32_t* steps,
                   const float* const* keys, float* const* pooled) {
-  if (count < kAlone && c.k.tileDepth == 0) {  // tiles have no form for one row, and its bits must be the lanes'
+  if (count < kAlone && c.runsRows()) {
     for (int64_t j = 0; j < count; ++j)
       if (Status status = stackStep(c, sequences[j], steps[j], keys[j], pooled[j]); !status.ok()) return status;
     return {};
@@ -468,8 +470,8 @@ Status stackSteps(const Context& c, const Sequence* sequences, int64_t count, co
     }
     Gemm g;
     const PackedLayer& w = layerOf(c, l);
-    g.a = w.output.data();
-    g.tiles = w.output.tiles();
+    w.output.operandOf(&g, c.k);
+    if (c.runsRows()) g.tiles = nullptr;
     g.rows = g.k = d;
     g.x = b.a;
     g.ldx = g.ldc = ld;
@@ -477,7 +479,7 @@ Status stackSteps(const Context& c, const Sequence* sequences, int64_t count, co
     g.cols = count;
     g.residual = b.x;
     c.k.gemm(g);
-    feedForward(c, w, l, b, count);
+    feedForward(c, w, l, b, count, !c.runsRows());
   }
   for (int64_t j = 0; j < count; ++j)
     if (sequences[j].padding(c.spec, steps[j]))

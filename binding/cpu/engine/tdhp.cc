@@ -159,8 +159,7 @@ Status tdhpExplicit(const Context& c, const Sequence& s, float* keys, int thread
     for (int64_t i = 0; i < n; ++i) from[i] = inside + (at + i) * d;
     c.k.toLanes(from, n, d, x + d * tile, tile);
     Gemm g;
-    g.a = c.packed.fusion.data();
-    g.tiles = c.packed.fusion.tiles();
+    c.packed.fusion.operandOf(&g, c.k);
     g.rows = d;
     g.k = 2 * d;
     g.x = x;

@@ -22,18 +22,16 @@ struct Columns {
   float *xm, *y, *xe, *u, *px, *extra, *p;
 };
 
-// y = A [x0 ; x1] + bias + added for every column: rows of `k` (each part) in, rows of `n` out to `out`.
-void product(const Context& c, const float* panels, int64_t n, int64_t k, const float* const* x, int64_t parts,
-             const float* bias, const float* added, int64_t columns, float* const* out) {
+// y = A [x0 ; x1] + bias + added for every column: rows of `k` (each part) in, rows of `n` out to `out`. `g` has A.
+void product(const Context& c, Gemm g, int64_t n, int64_t k, const float* const* x, int64_t parts, const float* bias,
+             const float* added, int64_t columns, float* const* out) {
   Arena& arena = Arena::local();
   Arena::Scope scope(arena);
-  Gemm g;
-  g.a = panels;
   g.rows = n;
   g.k = parts * k;
   g.bias = bias;
   constexpr int64_t kFew = 6;  // below, moving to lanes and back costs more than it saves
-  if (columns <= kFew) {
+  if (columns <= kFew && !g.tiles) {
     float* in = arena.take<float>(columns * g.k);
     float* y = arena.take<float>(columns * n);
     for (int64_t i = 0; i < columns; ++i)
@@ -216,7 +214,10 @@ Status tdhpAbsorbed(const Context& c, const Sequence* sequences, int64_t count, 
     }
     const float* xm[] = {w.xm};
     for (int64_t i = 0; i < columns; ++i) yRows[i] = w.y + i * f;
-    product(c, c.packed.gram.data(), f, f, xm, 1, nullptr, lengthRows, columns, yRows);
+    Gemm gram, fused;
+    gram.a = c.packed.gram.data();
+    c.packed.fused.operandOf(&fused, c.k);
+    product(c, gram, f, f, xm, 1, nullptr, lengthRows, columns, yRows);
     float* p = probabilities;
     for (int64_t j = 0, at = 0; j < group; ++j) {
       const Sequence& s = sequences[first + j];
@@ -241,7 +242,7 @@ Status tdhpAbsorbed(const Context& c, const Sequence* sequences, int64_t count, 
       p += own * own;
     }
     const float* both[] = {w.xe, w.px};
-    product(c, c.packed.fused.data(), d, f, both, 2, c.packed.fusionBias.data(), w.extra, columns, rows);
+    product(c, fused, d, f, both, 2, c.packed.fusionBias.data(), w.extra, columns, rows);
     first += group;
   }
   return {};

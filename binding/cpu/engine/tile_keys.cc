@@ -34,7 +34,7 @@ const uint16_t* scoreTiles(const Context& c, const float* keys, int64_t segments
 // M of one layer. `lanes` [hidden][ld]: column h * S + s holds key s in the channels of its block's head h, zero
 // elsewhere, so that one product on tiles mixes all heads of a block.
 void mixTiles(const Context& c, const PackedLayer& layer, const float* lanes, int64_t ld, int64_t segments,
-              int64_t block, uint16_t* out) {
+              int64_t block, uint16_t* out, int64_t part) {
   Arena& arena = Arena::local();
   Arena::Scope scope(arena);
   const int64_t d = c.spec.hidden, heads = c.spec.heads, together = block / c.spec.headWidth();
@@ -42,7 +42,7 @@ void mixTiles(const Context& c, const PackedLayer& layer, const float* lanes, in
   for (int64_t first = 0; first < heads; first += together) {
     const int64_t from = first * c.spec.headWidth();
     Gemm m;
-    m.tiles = layer.output.tiles() + from / 32 * kHalves;
+    layer.output.operandOf(&m, c.k, from);
     m.packed = d;
     m.rows = d;
     m.k = std::min(block, d - from);
@@ -51,7 +51,7 @@ void mixTiles(const Context& c, const PackedLayer& layer, const float* lanes, in
     m.c = product;
     m.cols = std::min(together, heads - first) * segments;
     c.k.gemm(m);
-    c.k.packTiles(product, ld, d, m.cols, out, roundUp(heads * segments, 32) / 32, first * segments);
+    c.k.packTiles(product, ld, d, m.cols, out, part, roundUp(heads * segments, 32) / 32, first * segments);
   }
 }
 
@@ -62,8 +62,11 @@ TileKeys tileKeys(const Context& c, const float* keys, int64_t segments, float s
   const int64_t d = c.spec.hidden, width = c.spec.headWidth(), heads = c.spec.heads, block = blockOf(width);
   TileKeys t;
   if (block == 0 || d > c.k.tileDepth) return t;
-  t.block = block;
-  t.scores = scoreTiles(c, keys, segments, scale, block, arena);
+  const bool split = c.packed.precision == Precision::float32;
+  if (!split) {  // the scores of float32 go through a softmax: plain multiply-adds, a small part of the work
+    t.block = block;
+    t.scores = scoreTiles(c, keys, segments, scale, block, arena);
+  }
   if (!folded || heads * segments > c.k.tileDepth) return t;
   const int64_t together = block / width, ld = roundUp(together * segments, c.k.width);
   float* lanes = arena.take<float>(d * ld);
@@ -71,11 +74,13 @@ TileKeys tileKeys(const Context& c, const float* keys, int64_t segments, float s
   for (int64_t s = 0; s < segments; ++s)
     for (int64_t i = 0; i < d; ++i) lanes[i * ld + i / width % together * segments + s] = keys[s * d + i];
   const int64_t layers = static_cast<int64_t>(c.packed.layers.size());
-  t.stride = roundUp(d, 16) / 16 * roundUp(heads * segments, 32) / 32 * kHalves;
+  const int64_t size = roundUp(d, 16) / 16 * roundUp(heads * segments, 32) / 32 * kHalves;
+  t.part = split ? size : 0;
+  t.stride = split ? 3 * size : size;
   t.mixed = arena.take<uint16_t>(layers * t.stride);
   std::fill_n(t.mixed, layers * t.stride, uint16_t{0});
   shareOut(c, layers, threads, [&](int64_t i) {
-    mixTiles(c, c.packed.layers[static_cast<size_t>(i)], lanes, ld, segments, block, t.mixed + i * t.stride);
+    mixTiles(c, c.packed.layers[static_cast<size_t>(i)], lanes, ld, segments, block, t.mixed + i * t.stride, t.part);
   });
   return t;
 }

@@ -57,29 +57,30 @@ static thread_local Tile tiles[8];
 HP_INLINE void tilesConfigure() { __builtin_memset(tiles, 0xff, sizeof tiles); }  // NaN: a missing zero is seen
 HP_INLINE void tilesRelease() { __builtin_memset(tiles, 0xff, sizeof tiles); }
 
-// Even and odd products are summed apart and added to C at the end, as the instruction does it.
+// Even and odd products are summed apart and added to C at the end, as the instruction does it. Two halves of 8 lanes:
+// vectors of 16 would pass through memory here.
 static void tileMultiply(int c, int a, int b) {
-  constexpr int32_t kHigh = static_cast<int32_t>(0xffff0000u);
-  vi pairs[16];
-  vf even[16], odd[16], sums[16];
-  __builtin_memcpy(pairs, &tiles[b], sizeof pairs);
-  __builtin_memcpy(sums, &tiles[c], sizeof sums);
-  for (int k = 0; k < 16; ++k) {
-    even[k] = asFloat(pairs[k] << 16);
-    odd[k] = asFloat(pairs[k] & kHigh);
-  }
-  for (int m = 0; m < 16; ++m) {
-    vi row;
-    __builtin_memcpy(&row, tiles[a].bytes[m], sizeof row);
-    const vf evenA = asFloat(row << 16), oddA = asFloat(row & kHigh);
-    vf x{}, y{};
+  const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  for (int half = 0; half < 2; ++half) {
+    __m256 even[16], odd[16];
     for (int k = 0; k < 16; ++k) {
-      x = x + set1(evenA[k]) * even[k];
-      y = y + set1(oddA[k]) * odd[k];
+      const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tiles[b].bytes[k] + 32 * half));
+      even[k] = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+      odd[k] = _mm256_castsi256_ps(_mm256_and_si256(pairs, high));
     }
-    sums[m] = sums[m] + (x + y);
+    for (int m = 0; m < 16; ++m) {
+      __m256 x = _mm256_setzero_ps(), y = x;
+      for (int k = 0; k < 16; ++k) {
+        int32_t pair;
+        __builtin_memcpy(&pair, tiles[a].bytes[m] + 4 * k, 4);
+        const __m256i both = _mm256_set1_epi32(pair);
+        x = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(both, 16)), even[k], x);
+        y = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(both, high)), odd[k], y);
+      }
+      float* sum = reinterpret_cast<float*>(tiles[c].bytes[m] + 32 * half);
+      _mm256_storeu_ps(sum, _mm256_add_ps(_mm256_loadu_ps(sum), _mm256_add_ps(x, y)));
+    }
   }
-  __builtin_memcpy(&tiles[c], sums, sizeof sums);
 }
 HP_INLINE void tileStore(int t, float* p, int64_t stride) {
   for (int m = 0; m < 16; ++m) __builtin_memcpy(reinterpret_cast<char*>(p) + m * stride, tiles[t].bytes[m], 64);
@@ -106,6 +107,21 @@ HP_INLINE void storeHalves(uint16_t* to, vf v, int64_t from, int64_t until) {
 }
 
 #endif
+
+// The upper 8 bits of the significand: a bfloat16. What is left is exact, so two steps take a float32 apart into three.
+// A NaN may come out as infinity, an infinity leaves NaN: a part of either is NaN.
+HP_INLINE vf upperHalf(vf v) { return asFloat(asInt(v) & static_cast<int32_t>(0xffff0000u)); }
+
+// Rows of pairs of the three parts of a and b, `part` apart.
+HP_INLINE void storeParts(uint16_t* to, int64_t part, vf a, vf b) {
+  for (int p = 0; p < 3; ++p, to += part) {
+    const vf first = upperHalf(a), second = upperHalf(b);
+    const vi pairs = asInt(second) | ((asInt(first) >> 16) & 0xffff);
+    __builtin_memcpy(to, &pairs, sizeof pairs);
+    a = a - first;
+    b = b - second;
+  }
+}
 
 }  // namespace
 }  // namespace hpformer::HPFORMER_ISA

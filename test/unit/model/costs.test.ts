@@ -6,7 +6,8 @@ import { type RewriteName, rewriteNames } from '../../../src/model/types';
 import { health, image, retrieval, text, valid } from './configs';
 
 const all = 2 ** rewriteNames.length - 1;
-const cpu: PlanContext = { device: 'cpu', precision: 'float32', isa: 'avx2', rewrites: all, threads: 0 };
+const tile = { tokens: 24, sequences: 48 };
+const cpu: PlanContext = { device: 'cpu', precision: 'float32', isa: 'avx2', tile, rewrites: all, threads: 0 };
 /** Hidden width of every small configuration here. */
 const d = 16;
 
@@ -294,14 +295,22 @@ describe('plan', () => {
       size * (tile * (4 * d + s * heads) + s * d * 6 + s * s);
     const shape = { batch: 5, steps: 48 };
     expect(tiles(steps, shape, {})).toEqual([24, 5 * 2, memory(24, 8, 4)]);
-    expect(tiles(steps, shape, { isa: 'avx512' })).toEqual([48, 5, memory(48, 8, 4)]);
-    expect(tiles(steps, shape, { isa: 'amx' })).toEqual([48, 5, memory(48, 8, 4)]);
-    expect(tiles(steps, shape, { isa: 'neon' })[0]).toBe(24);
+    const wide = { tile: { tokens: 32, sequences: 64 } };
+    expect(tiles(steps, shape, wide)).toEqual([32, 5 * 2, memory(32, 8, 4)]);
+    expect(tiles(health(), { batch: 65, steps: 48 }, wide)).toEqual([64, 2, memory(64, 8, 4)]);
     expect(tiles(health(), shape, {})).toEqual([48, 1, memory(48, 8, 4)]);
     expect(tiles(health(), { batch: 49, steps: 48 }, {})[1]).toBe(2);
     expect(tiles(health(), { ...shape, rows: 2 }, {})).toEqual([24, 5, memory(24, 8, 4)]);
-    expect(tiles(steps, shape, { device: 'cuda', isa: '' })).toEqual([16, 5 * 3, memory(16, 8, 4)]);
-    expect(tiles(steps, shape, { device: 'reference' })).toEqual([1, 5 * 48, memory(1, 8, 4, 8)]);
+    expect(tiles(steps, shape, { device: 'cuda', isa: '', tile: { tokens: 16, sequences: 16 } })).toEqual([
+      16,
+      5 * 3,
+      memory(16, 8, 4),
+    ]);
+    expect(tiles(steps, shape, { device: 'reference', tile: { tokens: 1, sequences: 1 } })).toEqual([
+      1,
+      5 * 48,
+      memory(1, 8, 4, 8),
+    ]);
     // The longer of two sequences sets the memory: 4 segments of 48 steps, 6 of 150 would be 5 + 1 with a rest.
     const two = plan(retrieval(), { batch: 2, steps: 48, steps2: 150 }, cpu);
     expect(two.workspaceBytes).toBe(memory(24, 4, Math.max(two.segments.count, two.segments2!.count)));
