@@ -21,7 +21,7 @@ beforeAll(() => {
     join(folder, 'apache-arrow.mjs'),
     `export const tableFromIPC = (bytes) => {
   const rows = JSON.parse(Buffer.from(bytes).toString());
-  return { toArray: () => rows.map((row) => ({ toJSON: () => row })) };
+  return { schema: { fields: Object.keys(rows[0] ?? {}) }, toArray: () => rows.map((row) => ({ toJSON: () => row })) };
 };\n`,
   );
   writeFileSync(

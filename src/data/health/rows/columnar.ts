@@ -22,6 +22,12 @@ async function peer(name: 'hyparquet' | 'apache-arrow', file: string): Promise<R
   }
 }
 
+/** What is used of an Arrow table. */
+interface ArrowTable {
+  schema: { fields: unknown[] };
+  toArray(): { toJSON(): Record<string, unknown> }[];
+}
+
 async function readRows(file: string): Promise<Record<string, unknown>[]> {
   let bytes: Buffer;
   try {
@@ -37,9 +43,9 @@ async function readRows(file: string): Promise<Record<string, unknown>[]> {
       const own = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer;
       return await read({ file: own });
     }
-    const table = (
-      library.tableFromIPC as (bytes: Uint8Array) => { toArray(): { toJSON(): Record<string, unknown> }[] }
-    )(bytes);
+    const table = (library.tableFromIPC as (bytes: Uint8Array) => ArrowTable)(bytes);
+    // The library reads bytes that are no Arrow at all as a table without columns.
+    if (table.schema.fields.length === 0) throw new Error('no Arrow table in it');
     return table.toArray().map((row) => row.toJSON());
   } catch (cause) {
     throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (${(cause as Error).message})`, { cause });
