@@ -75,7 +75,9 @@ describe('JSON lines', () => {
       JSON.stringify({ hours: 1, variable: 'Heart Rate', value: 1 }),
     ];
     await expect(read('bad.jsonl', bad.join('\n'))).rejects.toThrow(/bad.jsonl line 2: line is no JSON/);
-    await expect(read('bad.jsonl', bad.slice(2).join('\n'))).rejects.toThrow(/line 1: variable is not known/);
+    await expect(read('bad.jsonl', bad.slice(2).join('\n'))).rejects.toThrow(
+      /bad.jsonl line 1, column "variable": variable is not known, got "Pulse"/,
+    );
     expect((await read('bad.jsonl', bad.join('\n'), { lenient: true })).counts).toEqual({
       'line is no JSON': 1,
       'variable is not known': 1,
@@ -132,8 +134,48 @@ describe('FHIR', () => {
     ['coma scale by integer', observation('9269-2', { valueInteger: 15 }), 28, 1],
     ['coma scale by text', observation('9270-0', { valueCodeableConcept: { text: 'Confused' } }), 39, 1],
     ['capillary refill in seconds', observation('44963-7', quantity(5, 's')), 1, 1],
+    ['capillary refill in milliseconds', observation('44963-7', quantity(2900, 'ms')), 0, 1],
+    ['pressure in hPa', observation('8462-4', quantity(100, 'hPa')), 2, 75.006168],
+    ['weight in stone', observation('29463-7', quantity(10, '[stone_av]')), 57, 63.5029318],
   ])('%s', async (_, resource, c, expected) => {
     expect(await column(resource, c)).toBeCloseTo(expected, 6);
+  });
+
+  // LOINC answer lists LL355-9, LL357-5 and LL356-7; columns by the score of the published texts.
+  test.each<[string, string[], number[]]>([
+    ['9267-6', ['LA6553-7', 'LA6554-5', 'LA6555-2', 'LA6556-0'], [6, 11, 5, 7]],
+    ['9268-4', ['LA6562-8', 'LA6563-6', 'LA6564-4', 'LA6565-1', 'LA6566-9', 'LA6567-7'], [12, 23, 13, 16, 22, 21]],
+    ['9270-0', ['LA6557-8', 'LA6558-6', 'LA6559-4', 'LA6560-2', 'LA6561-0'], [37, 47, 48, 46, 43]],
+  ])('coma scale %s by answer code', async (code, answers, columns) => {
+    for (const [i, answer] of answers.entries()) {
+      const coded = (system: string) =>
+        observation(code, { valueCodeableConcept: { coding: [{ system, code: answer, display: 'in other words' }] } });
+      expect(await column(coded('http://loinc.org'), columns[i]!)).toBe(1);
+      const { counts } = await read('other.json', bundle(encounter, coded('http://example.org')));
+      expect(Object.values(counts)).toEqual([1]);
+    }
+    // An answer of another question is none of this one.
+    const foreign = { valueCodeableConcept: { coding: [{ system: 'http://loinc.org', code: 'LA6568-5' }] } };
+    const { counts } = await read('foreign.json', bundle(encounter, observation(code, foreign)));
+    expect(Object.keys(counts)).toEqual([expect.stringMatching(/^Glascow .*: category is not known$/)]);
+  });
+
+  test('a capillary refill time in another unit or with a comparator is counted', async () => {
+    const refill = (valueQuantity: object) => observation('44963-7', { valueQuantity });
+    const { counts } = await read(
+      'refill.json',
+      bundle(
+        encounter,
+        refill({ value: 1, code: 'min' }),
+        refill({ value: 3, code: 's', comparator: '>' }),
+        refill({ code: 's' }),
+      ),
+    );
+    expect(counts).toEqual({
+      'Capillary refill rate: unit "min" is not known': 1,
+      'Capillary refill rate: value with comparator ">"': 1,
+      'Capillary refill rate: no number': 1,
+    });
   });
 
   test('a panel of blood pressure, a period, another zone, hour 0 from the encounter', async () => {

@@ -78,8 +78,22 @@ const comaScores: Readonly<Record<string, readonly string[]>> = {
     '5 Oriented',
   ],
 };
+/** LOINC answer codes of the coma scale (answer lists LL355-9, LL357-5, LL356-7), from score 1 up. */
+const comaAnswers: Readonly<Record<string, readonly string[]>> = {
+  'Glascow coma scale eye opening': ['LA6553-7', 'LA6554-5', 'LA6555-2', 'LA6556-0'],
+  'Glascow coma scale motor response': ['LA6562-8', 'LA6563-6', 'LA6564-4', 'LA6565-1', 'LA6566-9', 'LA6567-7'],
+  'Glascow coma scale verbal response': ['LA6557-8', 'LA6558-6', 'LA6559-4', 'LA6560-2', 'LA6561-0'],
+};
 /** The extension by which FHIR gives the score of a coded answer. */
 const ordinalValue = 'http://hl7.org/fhir/StructureDefinition/ordinalValue';
+
+/** Units of a capillary refill time, in seconds. */
+const refillSeconds: ReadonlyMap<unknown, number> = new Map([
+  ['s', 1],
+  ['sec', 1],
+  ['seconds', 1],
+  ['ms', 0.001],
+]);
 
 /** Statuses whose values stand. Preliminary, registered, cancelled and erroneous observations are dropped. */
 const finalStatuses = new Set(['final', 'amended', 'corrected']);
@@ -90,9 +104,15 @@ interface Coding {
   display?: unknown;
   extension?: { url?: unknown; valueDecimal?: unknown }[];
 }
+interface Quantity {
+  value?: unknown;
+  code?: unknown;
+  unit?: unknown;
+  comparator?: unknown;
+}
 interface Component {
   code?: { coding?: Coding[] };
-  valueQuantity?: { value?: unknown; code?: unknown; unit?: unknown; comparator?: unknown };
+  valueQuantity?: Quantity;
   valueCodeableConcept?: { coding?: Coding[]; text?: unknown };
   valueInteger?: unknown;
   valueString?: unknown;
@@ -269,20 +289,34 @@ export class FhirStay {
       const position = categoryIndex[variable]!.get(text);
       if (position !== undefined) return position;
     }
-    const answer = codings
+    if (name === 'Capillary refill rate' && quantity) return this.refill(quantity, place);
+    const ordinal = codings
       .flatMap((c) => (Array.isArray(c.extension) ? c.extension : []))
       .find((e) => e?.url === ordinalValue)?.valueDecimal;
-    const score = quantity?.value ?? part.valueInteger ?? answer;
+    const answers = comaAnswers[name] ?? [];
+    const answer = codings
+      .filter((c) => c.system === loincSystem)
+      .map((c) => answers.indexOf(c.code as string) + 1)
+      .find((position) => position > 0);
+    const score = quantity?.value ?? part.valueInteger ?? ordinal ?? answer;
     if (typeof score === 'number') {
-      if (name === 'Capillary refill rate' && quantity) {
-        // Seconds: normal up to 3.
-        return categoryIndex[variable]!.get(score > 3 ? '1.0' : '0.0');
-      }
       const text = comaScores[name]?.[score - 1] ?? String(score);
       const position = categoryIndex[variable]!.get(text);
       if (position !== undefined) return position;
     }
     this.drops.add(`${name}: category is not known`, place);
+    return undefined;
+  }
+
+  /** Capillary refill time: abnormal above 3 seconds. */
+  private refill({ value, code, unit, comparator }: Quantity, place: string): number | undefined {
+    const name = 'Capillary refill rate';
+    const given = code ?? unit;
+    const factor = given === undefined ? 1 : refillSeconds.get(given);
+    if (typeof value !== 'number' || !Number.isFinite(value)) this.drops.add(`${name}: no number`, place);
+    else if (factor === undefined) this.drops.add(`${name}: unit ${describe(given)} is not known`, place);
+    else if (comparator !== undefined) this.drops.add(`${name}: value with comparator ${describe(comparator)}`, place);
+    else return categoryIndex[v(name)]!.get(value * factor > 3 ? '1.0' : '0.0');
     return undefined;
   }
 

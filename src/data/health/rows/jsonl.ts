@@ -31,21 +31,24 @@ export async function* textLines(file: string): AsyncGenerator<[line: string, nu
   }
 }
 
+/** Why a reading is left out: the field that is wrong (none: the reading itself), and what is wrong with it. */
+type Complaint = [column: 'hours' | 'variable' | 'value' | 'unit' | undefined, reason: string];
+
 /** One reading of a JSON line, or why it is left out. */
-function readingOf(value: unknown): TimedReading | string {
+function readingOf(value: unknown): TimedReading | Complaint {
   const row = value as { hours?: unknown; variable?: unknown; value?: unknown; unit?: unknown };
-  if (typeof row !== 'object' || row === null) return 'reading is no object';
-  if (typeof row.hours !== 'number' || !Number.isFinite(row.hours)) return 'hours is no number';
+  if (typeof row !== 'object' || row === null) return [undefined, 'reading is no object'];
+  if (typeof row.hours !== 'number' || !Number.isFinite(row.hours)) return ['hours', 'hours is no number'];
   const variable = typeof row.variable === 'string' ? variableByName.get(row.variable) : undefined;
-  if (variable === undefined) return 'variable is not known';
-  if (typeof row.value !== 'number' && typeof row.value !== 'string') return 'value is no number or text';
+  if (variable === undefined) return ['variable', 'variable is not known'];
+  if (typeof row.value !== 'number' && typeof row.value !== 'string') return ['value', 'value is no number or text'];
   const raw = readValue(variable, categoryIndex[variable] ? categoryText(variable, row.value) : String(row.value));
-  if (raw === undefined) return categoryIndex[variable] ? 'category is not known' : 'value is not a number';
+  if (raw === undefined) return ['value', categoryIndex[variable] ? 'category is not known' : 'value is not a number'];
   if (categoryIndex[variable]) return { hours: row.hours, variable, value: raw };
-  if (row.unit !== undefined && typeof row.unit !== 'string') return 'unit is no text';
+  if (row.unit !== undefined && typeof row.unit !== 'string') return ['unit', 'unit is no text'];
   // A number without a unit is in the variable's own one, as in episode files: nothing is guessed here.
   const converted = row.unit === undefined || row.unit === '' ? raw : convertUnit(variable, raw, row.unit);
-  return converted === undefined ? 'unit is not known' : { hours: row.hours, variable, value: converted };
+  return converted === undefined ? ['unit', 'unit is not known'] : { hours: row.hours, variable, value: converted };
 }
 
 /** Category texts are exact; a number stands for the text that names it (15 for "15", 0 for "0.0"). */
@@ -69,9 +72,11 @@ export async function* readJsonLines(file: string, options: EpisodeReadOptions):
     readings = [];
     return { id: stay!, file, open: () => new ReadingList(kept, `${file} stay ${stay}`) };
   };
-  const leaveOut = (reason: string, line: number, value: unknown): void => {
+  const leaveOut = ([column, reason]: [string | undefined, string], line: number, value: unknown): void => {
     if (!options.lenient) {
-      throw new HPformerError('ERR_HPFORMER_INPUT', `${file} line ${line}: ${reason}, got ${describe(value)}`);
+      const place = `${file} line ${line}${column === undefined ? '' : `, column "${column}"`}`;
+      const got = column === undefined ? value : (value as Record<string, unknown> | null)?.[column];
+      throw new HPformerError('ERR_HPFORMER_INPUT', `${place}: ${reason}, got ${describe(got)}`);
     }
     options.drops.add(reason, `${file} line ${line}`);
   };
@@ -81,7 +86,7 @@ export async function* readJsonLines(file: string, options: EpisodeReadOptions):
     try {
       json = JSON.parse(text) as Record<string, unknown>;
     } catch {
-      leaveOut('line is no JSON', line, text);
+      leaveOut([undefined, 'line is no JSON'], line, text);
       continue;
     }
     if (fhirResource(json)) {
@@ -91,7 +96,7 @@ export async function* readJsonLines(file: string, options: EpisodeReadOptions):
     }
     const id = json?.stay;
     if (typeof id !== 'string' && typeof id !== 'number') {
-      leaveOut('stay is no text or number', line, json);
+      leaveOut(['stay', 'stay is no text or number'], line, json);
       continue;
     }
     if (stay !== String(id)) {
@@ -110,7 +115,7 @@ export async function* readJsonLines(file: string, options: EpisodeReadOptions):
     const list = Array.isArray(json.readings) ? json.readings : [json];
     for (const entry of list) {
       const reading = readingOf(entry);
-      if (typeof reading === 'string') leaveOut(reading, line, entry);
+      if (Array.isArray(reading)) leaveOut(reading, line, entry);
       else readings.push(reading);
     }
   }

@@ -12,6 +12,9 @@ const pressure: Record<string, (v: number) => number> = {
   'mm[Hg]': same,
   mmHg: same,
   kPa: times(7.500616827041697),
+  Pa: times(0.007500616827041697),
+  hPa: times(0.7500616827041697),
+  mbar: times(0.7500616827041697),
   'cm[H2O]': times(0.735559240069),
 };
 const rate: Record<string, (v: number) => number> = {
@@ -65,6 +68,7 @@ const conversions: Record<string, Record<string, (v: number) => number>> = {
     '[lb_av]': times(0.45359237),
     lb: times(0.45359237),
     lbs: times(0.45359237),
+    '[stone_av]': times(0.45359237 * 14),
     '[oz_av]': times(0.45359237 / 16),
     oz: times(0.45359237 / 16),
   },
