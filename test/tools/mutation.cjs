@@ -80,7 +80,7 @@ function run(folder, tests) {
     const result = spawnSync(process.execPath, [jest, '--silent', '--runInBand', test], {
       cwd: folder,
       encoding: 'utf8',
-      timeout: 120000,
+      timeout: 600000,
       env: { ...process.env, SEED: '1' },
     });
     return result.status === 0 && result.signal === null;
@@ -102,7 +102,7 @@ function compile(folder) {
     testMatch: ['**/*.test.js'],
     transform: {},
     testEnvironment: '<rootDir>/environment.cjs',
-    testTimeout: 60000,
+    testTimeout: 300000,
     cacheDirectory: path.join(folder, 'cache'),
   };
   fs.writeFileSync(

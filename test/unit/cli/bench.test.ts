@@ -1,0 +1,109 @@
+/** `hpformer bench` in this process, short: what it prints, the page it writes, and what it says where there is no checkout. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import * as checkout from '../../../src/cli/benchCheckout';
+import { main } from '../../../src/cli/main';
+
+class Sink extends Writable {
+  text = '';
+  override _write(chunk: Buffer, _: string, done: () => void): void {
+    this.text += chunk.toString();
+    done();
+  }
+}
+async function bench(...args: string[]) {
+  const io = { stdout: new Sink(), stderr: new Sink() };
+  const code = await main(['bench', ...args], io);
+  return { code, out: io.stdout.text, err: io.stderr.text };
+}
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'hpformer-bench-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterEach(() => jest.restoreAllMocks());
+
+test('model: a table, the figures of the run, and a page that stands alone', async () => {
+  const html = join(folder, 'model.html');
+  const { code, out, err } = await bench(
+    'model',
+    'mortality',
+    '--steps',
+    '8',
+    '--quick',
+    '--device',
+    'cpu',
+    '--html',
+    html,
+  );
+  expect([code, err]).toEqual([0, '']);
+  expect(out).toMatch(/^name +ms +low +high +p99 +per s +checked$/m);
+  expect(out).toMatch(/^run batch 8 .* yes$/m);
+  expect(out).toMatch(/^parameters +\d+$/m);
+  expect(out).not.toContain('GFLOP/s');
+  const page = readFileSync(html, 'utf8');
+  expect(page).toContain('<title>hpformer bench model</title>');
+  expect(page).toContain('Sequences per second');
+});
+
+test('scaling: one row a length, time and memory drawn by length', async () => {
+  const html = join(folder, 'scaling.html');
+  const { code, out } = await bench('scaling', '--steps', '2048', '--quick', '--device', 'cpu', '--html', html);
+  expect(code).toBe(0);
+  expect(out.match(/^L=\d+/gm)).toEqual(['L=64', 'L=128', 'L=256', 'L=512', 'L=1024', 'L=2048']);
+  expect(out).toMatch(/^timeExponentFrom1024 +[\d.-]+$/m);
+  const page = readFileSync(html, 'utf8');
+  expect(page).toContain('Time by length');
+}, 240000);
+
+test('attention in a checkout: the rows as they came, and failure where one was wrong', async () => {
+  const rows = [
+    { system: 'HPformer', steps: 64, ms: 1.5, bytes: 12345678, flops: 9, parametersPerLayer: 5, checked: true },
+    { system: 'other', steps: 64, ms: 3, bytes: 7, flops: 9, parametersPerLayer: 5, checked: true },
+  ];
+  const asked: (readonly string[])[] = [];
+  jest.spyOn(checkout, 'inCheckout').mockReturnValue(true);
+  jest.spyOn(checkout, 'runInCheckout').mockImplementation(async (args) => {
+    asked.push(args);
+    return JSON.stringify({ rows });
+  });
+  const html = join(folder, 'attention.html');
+  const text = await bench('attention', '--steps', '64', '--threads', '2', '--html', html);
+  expect(text).toMatchObject({ code: 0, err: '' });
+  expect(text.out).toMatch(/^HPformer +64 +1\.5 +12345678 +9 +5 +true$/m);
+  expect(readFileSync(html, 'utf8')).toContain('Attentions at L = 64');
+  const json = await bench('attention', '--quick', '--json');
+  expect(JSON.parse(json.out)).toEqual({ rows });
+  expect(asked).toEqual([
+    ['attention', '--steps', '64', '--rounds', '5', '--threads', '2'],
+    ['attention', '--steps', '1024', '--rounds', '2'],
+  ]);
+  rows[1]!.checked = false;
+  expect((await bench('attention')).code).toBe(1);
+});
+
+test('attention without a checkout says that it needs one', async () => {
+  jest.spyOn(checkout, 'inCheckout').mockReturnValue(false);
+  const { code, out, err } = await bench('attention');
+  expect([code, out]).toEqual([2, '']);
+  expect(err).toMatch(/needs a checkout of the project/);
+  expect(await checkout.ceilings()).toBeUndefined();
+});
+
+test('a task of bench/ that fails is an error with its exit code', async () => {
+  await expect(checkout.runInCheckout(['nonsense'])).rejects.toMatchObject({
+    code: 'ERR_HPFORMER_FILE',
+    message: 'bench/run.cjs nonsense: expected exit code 0, got 2',
+  });
+});
+
+test('more than one model, or none of a name, is wrong usage', async () => {
+  for (const args of [['model'], ['model', 'text', 'image'], ['compare'], ['everything']]) {
+    const { code, out, err } = await bench(...args);
+    expect([code, out]).toEqual([2, '']);
+    expect(err).toMatch(/^hpformer bench: .*expected/);
+  }
+});
