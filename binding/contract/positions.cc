@@ -40,6 +40,11 @@ double positionValue(const Spec& spec, int64_t position, int64_t column) {
 void positionRow(const Spec& spec, const Weights& weights, int64_t position, double* out) {
   const int64_t d = spec.hidden;
   if (spec.positions == PositionKind::learned) {
+    // Tables are filled in whole blocks, which may reach past the last trained row; nobody reads what stands there.
+    if (position >= static_cast<int64_t>(weights.positions.size()) / d) {
+      std::fill(out, out + d, 0.0);
+      return;
+    }
     const double* row = weights.positions.data() + position * d;
     std::copy(row, row + d, out);
     return;

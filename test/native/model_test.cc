@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "binding/contract/positions.h"
 #include "binding/model/kernels.h"
 #include "binding/model/queue.h"
 #include "check.h"
@@ -57,6 +58,25 @@ void intake() {
   huge.features = int64_t{1} << 52;
   Weights weights;
   CHECK(takeWeights(huge, arrays, &weights).code == StatusCode::config);
+}
+
+// A block of a learned table filled past its last row read memory beyond the weights; AddressSanitizer found it.
+void positionsBeyondTheTable() {
+  Random random(4);
+  Spec spec = smallSpec(EmbeddingKind::tokens, Readout::mean);
+  spec.positions = PositionKind::learned;
+  spec.maximum = 20;
+  Weights weights;
+  CHECK(takeWeights(spec, randomArrays(spec, random), &weights).ok());
+  const int64_t rows = spec.maximum + spec.padding + 1;
+  std::vector<double> row(static_cast<size_t>(spec.hidden));
+  positionRow(spec, weights, rows - 1, row.data());
+  CHECK(row[0] == weights.positions[static_cast<size_t>((rows - 1) * spec.hidden)]);
+  for (const int64_t position : {rows, rows + 1000}) {
+    std::fill(row.begin(), row.end(), -7.0);
+    positionRow(spec, weights, position, row.data());
+    for (const double x : row) CHECK(x == 0);
+  }
 }
 
 struct Feeding {
@@ -273,6 +293,7 @@ void nonFinite() {
 
 int main() {
   intake();
+  positionsBeyondTheTable();
   feeds();
   kernels();
   queue();

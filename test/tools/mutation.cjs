@@ -146,8 +146,8 @@ const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'hpformer-mutation-'));
 try {
   compile(folder);
   const testsOf = (file) => suites.find(([pattern]) => pattern.test(file))[1];
-  for (const tests of new Set(chosen.map(({ file }) => testsOf(file))))
-    if (!run(folder, tests)) throw new Error(`${tests.join(' ')} fails without any change; mutants would say nothing`);
+  for (const test of new Set(chosen.flatMap(({ file }) => testsOf(file))))
+    if (!run(folder, [test])) throw new Error(`${test} fails without any change; mutants would say nothing`);
   let killed = 0;
   const started = Date.now();
   for (const [done, { file, text, start, end, replacement }] of chosen.entries()) {
