@@ -16,18 +16,23 @@ if(NOT HPFORMER_CUDA STREQUAL "OFF")
 endif()
 
 if(NOT HPFORMER_NVCC)
-  message(STATUS "CUDA kernels: not built (HPFORMER_CUDA=${HPFORMER_CUDA}, no nvcc)")
+  if(HPFORMER_CUDA STREQUAL "OFF")
+    message(STATUS "CUDA kernels: not built (HPFORMER_CUDA=OFF)")
+  else()
+    message(STATUS "CUDA kernels: not built (HPFORMER_CUDA=${HPFORMER_CUDA}, no nvcc)")
+  endif()
   target_sources(hpformer_core PRIVATE ${HPFORMER_CUDA_DIR}/absent.cc)
   return()
 endif()
 
 if(HPFORMER_CUDA_ARCHITECTURES STREQUAL "all")
-  # What of our list this nvcc knows; PTX for everything newer.
+  # Two virtual architectures, the ones that the simulator runs. Machine code once per major capability (sm_80 code also runs
+  # on 8.6 and 8.9) as far as this nvcc knows it; PTX for everything newer.
   execute_process(COMMAND ${HPFORMER_NVCC} --list-gpu-code OUTPUT_VARIABLE known OUTPUT_STRIP_TRAILING_WHITESPACE)
-  set(HPFORMER_CUDA_CODE --compress-mode=size -gencode arch=compute_80,code=compute_80)
-  foreach(arch 80 86 89 90 100 120)
-    if(known MATCHES "sm_${arch}(\n|$)")
-      list(APPEND HPFORMER_CUDA_CODE -gencode arch=compute_${arch},code=sm_${arch})
+  set(HPFORMER_CUDA_CODE --compress-mode=size -gencode arch=compute_80,code=[compute_80,sm_80])
+  foreach(code sm_90 sm_100 sm_120)
+    if(known MATCHES "${code}(\n|$)")
+      list(APPEND HPFORMER_CUDA_CODE -gencode arch=compute_90,code=${code})
     endif()
   endforeach()
 else()
@@ -39,9 +44,17 @@ endif()
 # not depend on what was inlined where.
 function(hpformer_fatbin name source)
   set(fatbin ${CMAKE_CURRENT_BINARY_DIR}/hpformer_${name}.fatbin)
+  set(keep "")
+  set(kept "")
+  if(HPFORMER_TESTS)  # the PTX, for the table of registers and spills (ptxas.cjs)
+    set(folder ${CMAKE_CURRENT_BINARY_DIR}/ptx/${name})
+    file(MAKE_DIRECTORY ${folder})
+    set(keep --keep --keep-dir ${folder})
+    string(REPLACE .cu .compute_80.ptx kept ${folder}/${source})
+  endif()
   add_custom_command(
-    OUTPUT ${fatbin}
-    COMMAND ${HPFORMER_NVCC} -std=c++17 -O3 -fmad=false ${HPFORMER_CUDA_CODE} ${ARGN} -MD -MF ${fatbin}.d -MT ${fatbin}
+    OUTPUT ${fatbin} ${kept}
+    COMMAND ${HPFORMER_NVCC} -std=c++17 -O3 -fmad=false ${HPFORMER_CUDA_CODE} ${keep} ${ARGN} -MD -MF ${fatbin}.d -MT ${fatbin}
             -fatbin ${HPFORMER_CUDA_DIR}/kernels/${source} -o ${fatbin}
     DEPENDS ${HPFORMER_CUDA_DIR}/kernels/${source}
     DEPFILE ${fatbin}.d

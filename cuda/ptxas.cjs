@@ -1,41 +1,46 @@
 #!/usr/bin/env node
-// Compiles every kernel for the given architectures and prints what ptxas says of it, as a table keyed by the nvcc version:
-// registers, static shared memory, spills, stack, warps per multiprocessor that the registers allow.
+// What ptxas says of every kernel on every architecture, as a table keyed by the nvcc version: registers, static shared
+// memory, spills, stack, warps per multiprocessor that the registers allow. Works on the PTX that a build with tests has
+// kept, so nothing but ptxas runs; what it said of a file is remembered in the build folder.
 //
-//   node cuda/ptxas.cjs [sm_80 sm_90 …] > cuda/ptxas.json     (all kernels: several minutes)
-//   node cuda/ptxas.cjs --check                               (compares with cuda/ptxas.json when nvcc's version is equal)
+//   node cuda/ptxas.cjs [sm_80 sm_90 …] > cuda/ptxas.json     the table, for all architectures unless some are named
+//   node cuda/ptxas.cjs --check [sm_80 …]                     compares with cuda/ptxas.json when nvcc's version is equal
+//
+// HPFORMER_BUILD names the build folder (default: build/).
 'use strict';
-const { execFileSync, spawnSync } = require('node:child_process');
-const { existsSync, mkdtempSync, readFileSync, rmSync } = require('node:fs');
+const { execFile, execFileSync } = require('node:child_process');
+const { createHash } = require('node:crypto');
+const { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } = require('node:fs');
 const { tmpdir } = require('node:os');
 const { join } = require('node:path');
+const { promisify } = require('node:util');
 
-const widths = [64, 96, 128, 160, 192, 256]; // modules.h
+/** Architectures of a release and the PTX that each is made from (cuda.cmake). */
+const virtual = { sm_80: 'compute_80', sm_90: 'compute_90', sm_100: 'compute_90', sm_120: 'compute_90' };
 const table = join(__dirname, 'ptxas.json');
 const registersPerMultiprocessor = 65536;
+const fewestWarps = 8;
 
-function modules() {
-  const fused = widths.flatMap((width) =>
-    [0, 1].map((half) => ({
-      source: 'fused.cu',
-      flags: [`-DHPFORMER_HIDDEN=${width}`, `-DHPFORMER_BF16=${half}`],
-    })),
-  );
-  return [{ source: 'common.cu', flags: [] }, ...fused];
+const buildFolder = () => process.env.HPFORMER_BUILD ?? join(__dirname, '..', 'build');
+
+/** The kept PTX: `{ module, file }` for one virtual architecture. */
+function kept(build, code) {
+  const folder = join(build, 'ptx');
+  const modules = existsSync(folder) ? readdirSync(folder, { withFileTypes: true }) : [];
+  const found = modules
+    .filter((entry) => entry.isDirectory())
+    .map(({ name }) => {
+      const file = readdirSync(join(folder, name)).find((each) => each.endsWith(`${code}.ptx`));
+      return file === undefined ? undefined : { module: name, file: join(folder, name, file) };
+    })
+    .filter((each) => each !== undefined);
+  if (found.length === 0) throw new Error(`no PTX of ${code} in ${folder}: build with HPFORMER_TESTS=ON and nvcc`);
+  return found;
 }
 
-/** `name: { registers, shared, spills, stack, warps }` of one module on one architecture. */
-function compile(module, architecture, folder) {
-  const code = architecture.replace('sm_', 'compute_');
-  const source = join(__dirname, 'kernels', module.source);
-  const flags = ['-std=c++17', '-O3', '-fmad=false', '-Xptxas', '-v', '-cubin', ...module.flags];
-  const output = join(folder, 'kernels.cubin');
-  const run = spawnSync('nvcc', [...flags, '-gencode', `arch=${code},code=${architecture}`, source, '-o', output], {
-    encoding: 'utf8',
-  });
-  if (run.status !== 0) throw new Error(run.stderr);
+function parse(log) {
   const kernels = {};
-  for (const part of run.stderr.split(/Compiling entry function '/).slice(1)) {
+  for (const part of log.split(/Compiling entry function '/).slice(1)) {
     const name = part.slice(0, part.indexOf("'")).replace('hpformer_', '');
     const number = (pattern) => Number(part.match(pattern)?.[1] ?? 0);
     const registers = number(/Used (\d+) registers/);
@@ -51,39 +56,83 @@ function compile(module, architecture, folder) {
   return kernels;
 }
 
-function measure(architectures) {
+const run = promisify(execFile);
+
+/** `{ nvcc, kernels: { sm_80: { name: { registers, … } } } }`, two files at a time. */
+async function measure(architectures, build = buildFolder()) {
+  const nvcc = execFileSync('nvcc', ['--version'], { encoding: 'utf8' }).match(/V(\d+\.\d+\.\d+)/)[1];
+  const jobs = architectures.flatMap((architecture) => {
+    if (!(architecture in virtual)) throw new Error(`expected ${Object.keys(virtual).join(', ')}, got ${architecture}`);
+    return kept(build, virtual[architecture]).map((module) => ({ architecture, ...module }));
+  });
+  const memory = join(build, 'ptx', 'ptxas.json');
+  const known = existsSync(memory) ? JSON.parse(readFileSync(memory, 'utf8')) : {};
+  const now = {};
   const folder = mkdtempSync(join(tmpdir(), 'hpformer-ptxas-'));
-  try {
-    const nvcc = execFileSync('nvcc', ['--version'], { encoding: 'utf8' }).match(/V(\d+\.\d+\.\d+)/)[1];
-    const kernels = {};
-    for (const architecture of architectures) {
-      kernels[architecture] = Object.assign({}, ...modules().map((module) => compile(module, architecture, folder)));
+  const todo = [...jobs.keys()];
+  const worker = async () => {
+    for (let at = todo.shift(); at !== undefined; at = todo.shift()) {
+      const { architecture, file } = jobs[at];
+      const key = createHash('sha256').update(`${nvcc} ${architecture} `).update(readFileSync(file)).digest('hex');
+      if (known[key] === undefined) {
+        const flags = ['-v', '-m64', '--fmad', 'false', `-arch=${architecture}`, '-o', join(folder, `${at}.cubin`)];
+        const { stdout, stderr } = await run('ptxas', [...flags, file], { maxBuffer: 1 << 26 });
+        known[key] = parse(stdout + stderr);
+      }
+      now[key] = known[key];
+      jobs[at].kernels = known[key];
     }
-    return { nvcc, kernels };
+  };
+  try {
+    await Promise.all([worker(), worker()]);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-}
-
-function check() {
-  const kept = existsSync(table) ? JSON.parse(readFileSync(table, 'utf8')) : undefined;
-  if (kept === undefined) throw new Error(`${table} is missing`);
-  const now = measure(Object.keys(kept.kernels));
-  if (now.nvcc !== kept.nvcc) {
-    console.log(`not compared: the table is of nvcc ${kept.nvcc}, this is ${now.nvcc}`);
-    return 0;
-  }
-  const differs = JSON.stringify(now) !== JSON.stringify(kept);
-  console.log(
-    differs ? 'the table is out of date: run node cuda/ptxas.cjs > cuda/ptxas.json' : 'the table is up to date',
+  writeFileSync(memory, JSON.stringify(now));
+  const sorted = (entries) => Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
+  const kernels = Object.fromEntries(
+    architectures.map((architecture) => [
+      architecture,
+      sorted(jobs.filter((job) => job.architecture === architecture).flatMap((job) => Object.entries(job.kernels))),
+    ]),
   );
-  return differs ? 1 : 0;
+  return { nvcc, kernels };
 }
 
-const options = process.argv.slice(2);
-if (options[0] === '--check') {
-  process.exitCode = check();
-} else {
-  const architectures = options.length > 0 ? options : ['sm_80', 'sm_90'];
-  console.log(JSON.stringify(measure(architectures), null, 1));
+/** What is wrong, one line each: a kernel that spills or fills too few warps, and every difference from the kept table. */
+async function check(architectures) {
+  const wanted = JSON.parse(readFileSync(table, 'utf8'));
+  const now = await measure(architectures);
+  const lines = [];
+  if (now.nvcc !== wanted.nvcc) return { compared: false, nvcc: now.nvcc, wanted: wanted.nvcc, lines };
+  for (const [architecture, kernels] of Object.entries(now.kernels)) {
+    const before = wanted.kernels[architecture] ?? {};
+    for (const name of new Set([...Object.keys(before), ...Object.keys(kernels)])) {
+      const [a, b] = [JSON.stringify(before[name]), JSON.stringify(kernels[name])];
+      if (a !== b) lines.push(`${name} on ${architecture}: ${a} in cuda/ptxas.json, ${b} now`);
+      if (kernels[name]?.spills > 0) lines.push(`${name} on ${architecture} spills`);
+      if (kernels[name]?.warps < fewestWarps) lines.push(`${name} on ${architecture}: ${kernels[name].warps} warps`);
+    }
+  }
+  return { compared: true, nvcc: now.nvcc, wanted: wanted.nvcc, lines };
+}
+
+module.exports = { check, measure, table, virtual };
+
+async function main([option, ...rest]) {
+  if (option === '--check') {
+    const { compared, nvcc, wanted, lines } = await check(rest.length > 0 ? rest : Object.keys(virtual));
+    if (!compared) console.log(`not compared: the table is of nvcc ${wanted}, this is ${nvcc}`);
+    else console.log(lines.length === 0 ? 'cuda/ptxas.json is up to date' : lines.join('\n'));
+    process.exitCode = lines.length === 0 ? 0 : 1;
+  } else {
+    const architectures = option === undefined ? Object.keys(virtual) : [option, ...rest];
+    console.log(JSON.stringify(await measure(architectures), null, 1));
+  }
+}
+if (require.main === module) {
+  main(process.argv.slice(2)).catch((error) => {
+    console.error(error.message);
+    process.exitCode = 1;
+  });
 }

@@ -75,6 +75,7 @@ __device__ void headRow(const HeadParams& p, const float* x, float* scratch, lon
   C::sync();
 }
 
+#ifndef HPFORMER_HIDDEN  // once, in common.cu
 // Readouts that sum rows: the tiles' partial sums in order, the division, `pooled`, the head. One block per sequence.
 HPFORMER_KERNEL((256), head)(const __grid_constant__ PoolHeadParams p) {
   extern __shared__ __align__(16) float headMemory[];
@@ -94,5 +95,6 @@ HPFORMER_KERNEL((256), head)(const __grid_constant__ PoolHeadParams p) {
   __syncthreads();
   headRow<true>(p.head, headMemory, headMemory + p.inputs * p.hidden, batch, true);
 }
+#endif
 
 }  // namespace hpformer::cuda
