@@ -1,0 +1,118 @@
+/**
+ * What the fused kernels do on the published shapes, counted on the simulated driver, against the project's goals. Not one of
+ * these figures is a time. `node cuda/counters.cjs --write` renews the tables of cuda/README.md.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { cudaLibrary, describeUnless, root, withoutCudaLibrary } from '../skips';
+
+interface Row {
+  name: string;
+  batch: number;
+  rows: number;
+  hidden: number;
+  precision: 'float32' | 'bfloat16';
+  path: 'fused' | 'unfused';
+  launches: number;
+  uniqueBytes: number;
+  uniqueOverCompulsory: number;
+  sectorBytes: number;
+  sectorsOverBound: number;
+  coalescing: number;
+  conflicts: number;
+  tensorShare: number;
+  liveRows: number;
+  localBytes: number;
+  api: Record<string, number>;
+}
+interface Case {
+  name: string;
+  launches: number;
+}
+const counters = require('../../cuda/counters.cjs') as {
+  cases: Case[];
+  count(one: Case, precision: string, path: string, options?: { runs: number }): Row;
+  documents(rows: Row[]): { readme: string; text: string };
+};
+
+/** Only the simulator counts; a real driver's library has no such symbol. */
+function withoutSimulator(): string | undefined {
+  const library = cudaLibrary();
+  if (library === undefined) return withoutCudaLibrary();
+  return readFileSync(library).includes('gpusimWriteReport') ? undefined : 'the CUDA driver library does not count';
+}
+
+/** Where a goal is not reached yet: what holds instead. */
+const missed: Record<string, number> = {
+  'mortality bfloat16 sectorsOverBound': 1.76,
+  'mortality float32 sectorsOverBound': 1.46,
+  'mortality B=128 bfloat16 sectorsOverBound': 3.47,
+  'mortality B=128 float32 sectorsOverBound': 2.79,
+  'decompensation bfloat16 sectorsOverBound': 1.33,
+  'decompensation float32 sectorsOverBound': 1.2,
+  'hidden 64, all steps bfloat16 sectorsOverBound': 1.1,
+  'hidden 64, all steps float32 sectorsOverBound': 1.07,
+  'mortality bfloat16 conflicts': 0.022,
+  'mortality B=128 bfloat16 conflicts': 0.022,
+  'decompensation bfloat16 conflicts': 0.033,
+  'hidden 64, all steps bfloat16 conflicts': 0.052,
+  'decompensation bfloat16 tensorShare': 0.91,
+  'hidden 64, all steps bfloat16 tensorShare': 0.71,
+  'text bfloat16 coalescing': 0.96,
+  // Keys, partial sums and the position table pass through memory between its three launches.
+  'text bfloat16 uniqueOverCompulsory': 1.5,
+  'text float32 uniqueOverCompulsory': 1.37,
+};
+
+describeUnless(withoutSimulator(), 'counted by the simulator', () => {
+  const rows: Row[] = [];
+  const bound = (row: Row, metric: string, goal: number) => missed[`${row.name} ${row.precision} ${metric}`] ?? goal;
+
+  describe.each(counters.cases)('$name', (one) => {
+    test.each(['bfloat16', 'float32'] as const)('%s', (precision) => {
+      const row = counters.count(one, precision, 'fused');
+      rows.push(row);
+      expect(row.launches).toBeLessThanOrEqual(one.launches);
+      expect(row.uniqueOverCompulsory).toBeLessThanOrEqual(bound(row, 'uniqueOverCompulsory', 1.05));
+      expect(row.sectorsOverBound).toBeLessThanOrEqual(bound(row, 'sectorsOverBound', 1));
+      expect(row.coalescing).toBeGreaterThanOrEqual(bound(row, 'coalescing', 0.98));
+      expect(row.conflicts).toBeLessThanOrEqual(bound(row, 'conflicts', precision === 'bfloat16' ? 0.02 : 0.05));
+      expect(row.localBytes).toBe(0);
+      if (row.rows > 1 && precision === 'bfloat16') {
+        expect(row.tensorShare).toBeGreaterThanOrEqual(bound(row, 'tensorShare', row.hidden >= 128 ? 0.95 : 0.92));
+      }
+      if (row.rows > 1 || row.batch >= 128) expect(row.liveRows).toBeGreaterThanOrEqual(0.9);
+    });
+
+    test('unfused: more launches, more traffic', () => {
+      const unfused = counters.count(one, 'float32', 'unfused');
+      rows.push(unfused);
+      const fused = rows.find((row) => row.name === one.name && row.path === 'fused' && row.precision === 'float32')!;
+      expect(unfused.launches).toBeGreaterThan(10 * fused.launches);
+      expect(unfused.uniqueBytes).toBeGreaterThan(3 * fused.uniqueBytes);
+    });
+  });
+
+  test('a repeated shape allocates nothing, and is one graph launch a batch', () => {
+    const [few, many] = [3, 8].map((runs) => counters.count(counters.cases[0]!, 'bfloat16', 'fused', { runs }));
+    for (const name of [
+      'allocations',
+      'allocated_bytes',
+      'peak_bytes',
+      'frees',
+      'leaked_allocations',
+      'leaked_bytes',
+    ]) {
+      expect([name, many!.api[name]]).toEqual([name, few!.api[name]]);
+    }
+    expect(few!.api.leaked_allocations).toBe(0);
+    expect(many!.launches - few!.launches).toBe(5);
+    expect(many!.api.kernel_launches).toBe(few!.api.kernel_launches); // launches outside of a graph
+    expect(many!.api.graph_launches! - few!.api.graph_launches!).toBe(5);
+  });
+
+  test('cuda/README.md has these figures (node cuda/counters.cjs --write)', () => {
+    const { readme, text } = counters.documents(rows);
+    expect(readFileSync(join(root, readme), 'utf8')).toBe(text);
+  });
+});
