@@ -18,7 +18,7 @@ bool isSticky(CUresult result) {
 }
 
 size_t roundUp(size_t bytes) {
-  constexpr size_t kGrain = size_t{1} << 20;
+  constexpr size_t kGrain = size_t{64} << 10;
   return (bytes + kGrain - 1) / kGrain * kGrain;
 }
 

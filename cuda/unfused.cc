@@ -9,6 +9,59 @@ namespace {
 
 constexpr int64_t kScoreFloats = 8192;  // shared memory of the score kernels stays below 48 KB
 
+// The launches that several steps of the model share.
+class Launches {
+ public:
+  Launches(DeviceModel& model, const Slice& slice, Program* program)
+      : model_(model), batch_(static_cast<int>(slice.count)), program_(*program) {}
+
+  int roundOperands() const { return model_.precision() == Precision::bfloat16; }
+
+  // out[m, n] = act([a, b][m, k] weight[n, k]^T + bias); b, which may be null, begins at column `split`.
+  void dense(const float* a, const float* b, int64_t split, size_t weight, size_t bias, int64_t m, int64_t n, int64_t k,
+             Act activation, float* out) {
+    const DenseParams p{a,
+                        b,
+                        model_.at(weight),
+                        model_.at(bias),
+                        out,
+                        static_cast<int>(m),
+                        static_cast<int>(n),
+                        static_cast<int>(k),
+                        static_cast<int>(split),
+                        activation,
+                        roundOperands()};
+    program_.launch("dense", {(n + 63) / 64, (m + 63) / 64}, 256, 0, p);
+  }
+  void dense(const float* a, size_t weight, size_t bias, int64_t m, int64_t n, int64_t k, Act activation, float* out) {
+    dense(a, nullptr, k, weight, bias, m, n, k, activation, out);
+  }
+
+  // The link function over `rows` rows of each sequence; `masked` as in LinkParams.
+  void link(const float* in, const SequenceInfo* info, int64_t rows, int64_t width, int kind, int masked, float* out) {
+    const LinkParams p{in, info, batch_, static_cast<int>(rows), static_cast<int>(width), kind, masked, out};
+    program_.launch("link", {(batch_ * rows + 3) / 4}, 128, 0, p);
+  }
+
+  // `readout` on the rows of an input; the caller has set what differs.
+  void readout(const Input& in, const float* x, Pick pick, float* out, int64_t outStride, ReadoutParams p = {}) {
+    p.x = x;
+    p.info = in.info;
+    p.position = in.position;
+    p.steps = static_cast<int>(in.steps);
+    p.hidden = static_cast<int>(model_.spec().hidden);
+    p.pick = pick;
+    p.out = out;
+    p.outStride = static_cast<int>(outStride);
+    program_.launch("readout", {pick == Pick::steps ? in.steps : 1, batch_}, 128, 0, p);
+  }
+
+ private:
+  DeviceModel& model_;
+  const int batch_;
+  Program& program_;
+};
+
 class Unfused {
  public:
   Unfused(DeviceModel& model, const Slice& slice, Wanted wanted, Program* program)
@@ -17,7 +70,7 @@ class Unfused {
         slice_(slice),
         wanted_(wanted),
         program_(*program),
-        round_(model.precision() == Precision::bfloat16) {}
+        launches_(model, slice, program) {}
 
   Status build() {
     const bool steps = spec_.readout == Readout::steps;
@@ -64,22 +117,6 @@ class Unfused {
     return {};
   }
 
-  void dense(const float* a, const float* b, int64_t split, size_t weight, size_t bias, int64_t m, int64_t n, int64_t k,
-             Act activation, float* out) {
-    const DenseParams p{a,
-                        b,
-                        model_.at(weight),
-                        model_.at(bias),
-                        out,
-                        static_cast<int>(m),
-                        static_cast<int>(n),
-                        static_cast<int>(k),
-                        static_cast<int>(split),
-                        activation,
-                        round_};
-    program_.launch("dense", {(n + 63) / 64, (m + 63) / 64}, 256, 0, p);
-  }
-
   Compressed tdhp(const Input& in) {
     const int64_t batch = slice_.count, d = spec_.hidden, steps = in.steps, s = in.segmentsMax;
     const SequenceOutputs<float>& out = *in.out;
@@ -103,17 +140,9 @@ class Unfused {
     program_.clear(inside, batch * steps * static_cast<int64_t>(sizeof(float)));
     const IntraParams intraParams{x, extra, in.info, static_cast<int>(steps), hidden, segments, scale, intra, inside};
     program_.launch("intraSegment", {s, batch}, 128, 0, intraParams);
-    dense(extra, intra, d, model_.fusion, model_.fusionBias, batch * s, d, 2 * d, Act::linear, keys);
+    launches_.dense(extra, intra, d, model_.fusion, model_.fusionBias, batch * s, d, 2 * d, Act::linear, keys);
     // Rows past a sequence's own segments hold the bias now; they are defined to be zero.
-    LinkParams mask{};
-    mask.in = keys;
-    mask.info = in.info;
-    mask.batch = static_cast<int>(batch);
-    mask.rows = segments;
-    mask.width = hidden;
-    mask.masked = 2;
-    mask.out = keys;
-    program_.launch("link", {(batch * s + 3) / 4}, 128, 0, mask);
+    launches_.link(keys, in.info, s, d, 0, 2, keys);
     return {x, keys};
   }
 
@@ -136,19 +165,21 @@ class Unfused {
       p.segmentsMax = static_cast<int>(s);
       p.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(spec_.headWidth())));
       p.headsAtOnce = static_cast<int>(std::clamp<int64_t>(kScoreFloats / s, 1, spec_.heads));
-      p.roundOperands = round_;
+      p.roundOperands = launches_.roundOperands();
       p.out = mixed;
       p.weights = attention ? attention + i * spec_.heads * s : nullptr;
       p.weightStride = static_cast<int>(spec_.layers * spec_.heads * s);
       program_.launch("keyAttention", {rows, batch}, 128, static_cast<size_t>(p.headsAtOnce * s) * sizeof(float), p);
-      dense(mixed, nullptr, d, layer.output, kNone, total, d, d, Act::linear, branch);
+      launches_.dense(mixed, layer.output, kNone, total, d, d, Act::linear, branch);
       norm(x, branch, layer.norm1, total, current);
-      dense(current, nullptr, d, layer.feedForward, layer.feedForwardBias, total, d, d,
-            static_cast<Act>(spec_.activation), branch);
+      launches_.dense(current, layer.feedForward, layer.feedForwardBias, total, d, d,
+                      static_cast<Act>(spec_.activation), branch);
       norm(current, branch, layer.norm2, total, current);
       x = current;
       if (out.layers && out.layers[i] && rows == in.steps) {
-        copyRows(in, x, true, program_.result(to(out.layers[i], rows * d, true), total * d));
+        ReadoutParams keep{};
+        keep.keepPadding = 1;
+        launches_.readout(in, x, Pick::steps, program_.result(to(out.layers[i], rows * d, true), total * d), 0, keep);
       }
     }
     return x;
@@ -166,19 +197,6 @@ class Unfused {
     program_.launch("norm", {(rows + 3) / 4}, 128, 0, p);
   }
 
-  void copyRows(const Input& in, const float* x, bool keepPadding, float* out) {
-    ReadoutParams p{};
-    p.x = x;
-    p.info = in.info;
-    p.position = in.position;
-    p.steps = static_cast<int>(in.steps);
-    p.hidden = static_cast<int>(spec_.hidden);
-    p.pick = Pick::steps;
-    p.keepPadding = keepPadding;
-    p.out = out;
-    program_.launch("readout", {in.steps, slice_.count}, 128, 0, p);
-  }
-
   // Layers over every step; padding rows of the result are zero.
   const float* layers(const Input& in, const Compressed& c) {
     const int64_t d = spec_.hidden, batch = slice_.count;
@@ -188,27 +206,20 @@ class Unfused {
                           : nullptr;
     const float* x = stack(in, c.embedded, c.keys, in.steps, attention);
     float* encoded = program_.result(to(in.out->encoded, in.steps * d, true), batch * in.steps * d);
-    copyRows(in, x, false, encoded);
+    launches_.readout(in, x, Pick::steps, encoded, 0);
     return encoded;
   }
 
-  void readout(const Input& in, const float* x, Pick pick, float* out, int64_t outStride) {
+  // Sum of the encoded rows, by 1 / divisor or by the weights that the caller gave.
+  void sum(const Input& in, const float* x, Pick pick, float* out) {
     ReadoutParams p{};
-    p.x = x;
-    p.info = in.info;
-    p.position = in.position;
-    p.steps = static_cast<int>(in.steps);
-    p.hidden = static_cast<int>(spec_.hidden);
-    p.pick = pick;
-    p.out = out;
-    p.outStride = static_cast<int>(outStride);
     if (pick == Pick::weights) {
       float* host = nullptr;
       const int64_t count = slice_.count * in.steps;
       p.weights = program_.stage<float>(count, &host);
       if (host) std::copy_n(slice_.at(slice_.request->readoutWeights, in.steps), count, host);
     }
-    program_.launch("readout", {1, slice_.count}, 128, 0, p);
+    launches_.readout(in, x, pick, out, spec_.hidden, p);
   }
 
   // Readouts that give one row: [batch, headInput] at `to_`, and the `pooled` output.
@@ -222,10 +233,12 @@ class Unfused {
     const int64_t perStep = spec_.layers * spec_.heads * in.segmentsMax;
     if (one) {
       float* rows = program_.scratch<float>(batch * d);
-      readout(in, c.embedded, Pick::step, rows, d);
+      launches_.readout(in, c.embedded, Pick::step, rows, d);
       float* attention = out.attention ? program_.result(to(out.attention, perStep, true), batch * perStep) : nullptr;
       const float* x = stack(in, rows, c.keys, 1, attention);
-      maskStep(in, x, pooled);
+      ReadoutParams mask{};
+      mask.gathered = 1;  // zero where the row is a padding token's
+      launches_.readout(in, x, Pick::step, pooled, d, mask);
     }
     if (allRows) {
       Input all = in;
@@ -233,36 +246,11 @@ class Unfused {
       if (one) outputs.attention = nullptr;
       all.out = &outputs;
       const float* encoded = layers(all, c);
-      if (!one) readout(in, encoded, pick, pooled, d);
+      if (!one) sum(in, encoded, pick, pooled);
     }
-    copyPooled(pooled, to_, stride);  // its columns of the head's input
-  }
-
-  // The single row of each sequence, zero where it is a padding token's.
-  void maskStep(const Input& in, const float* x, float* out) {
-    ReadoutParams p{};
-    p.x = x;
-    p.info = in.info;
-    p.position = in.position;
-    p.steps = static_cast<int>(in.steps);
-    p.hidden = static_cast<int>(spec_.hidden);
-    p.pick = Pick::step;
-    p.gathered = 1;
-    p.out = out;
-    p.outStride = static_cast<int>(spec_.hidden);
-    program_.launch("readout", {1, slice_.count}, 128, 0, p);
-  }
-
-  void copyPooled(const float* pooled, float* out, int64_t stride) {
-    ReadoutParams p{};
-    p.x = pooled;
-    p.steps = 1;
-    p.hidden = static_cast<int>(spec_.hidden);
-    p.pick = Pick::step;
-    p.gathered = 2;
-    p.out = out;
-    p.outStride = static_cast<int>(stride);
-    program_.launch("readout", {1, slice_.count}, 128, 0, p);
+    ReadoutParams copy{};
+    copy.gathered = 2;  // its columns of the head's input
+    launches_.readout(in, pooled, Pick::step, to_, stride, copy);
   }
 
   DeviceModel& model_;
@@ -270,7 +258,7 @@ class Unfused {
   const Slice& slice_;
   const Wanted wanted_;
   Program& program_;
-  const int round_;
+  Launches launches_;
 };
 
 }  // namespace
@@ -279,19 +267,8 @@ void buildEmbedding(DeviceModel& model, const Slice& slice, const Input& in, flo
   const Spec& spec = model.spec();
   const int64_t rows = slice.count * in.steps, d = spec.hidden;
   if (spec.embedding == EmbeddingKind::features) {
-    const int width = static_cast<int>(spec.features);
-    const DenseParams p{in.source.features_,
-                        nullptr,
-                        model.at(model.embedding),
-                        nullptr,
-                        x,
-                        static_cast<int>(rows),
-                        static_cast<int>(d),
-                        width,
-                        width,
-                        Act::linear,
-                        model.precision() == Precision::bfloat16};
-    program->launch("dense", {(d + 63) / 64, (rows + 63) / 64}, 256, 0, p);
+    Launches(model, slice, program)
+        .dense(in.source.features_, model.embedding, kNone, rows, d, spec.features, Act::linear, x);
   }
   EmbedParams embed{};
   embed.source = in.source;
@@ -310,35 +287,15 @@ void buildHead(DeviceModel& model, const Slice& slice, const HeadInput& in, Want
   const Spec& spec = model.spec();
   const Request<float>& request = *slice.request;
   const int64_t rows = slice.count * in.rows;
-  const int round = model.precision() == Precision::bfloat16;
+  Launches launches(model, slice, program);
   const auto mask = [&](const float* x, int64_t width, int kind, float* out) {
-    LinkParams p{};
-    p.in = x;
-    p.info = in.info;
-    p.batch = static_cast<int>(slice.count);
-    p.rows = static_cast<int>(in.rows);
-    p.width = static_cast<int>(width);
-    p.link = kind;
-    p.masked = in.masked;
-    p.out = out;
-    program->launch("link", {(rows + 3) / 4}, 128, 0, p);
+    launches.link(x, in.info, in.rows, width, kind, in.masked, out);
   };
   const float* x = in.x;
   for (size_t j = 0; j < model.head.size(); ++j) {
     const PackedHead& layer = model.head[j];
     float* out = program->scratch<float>(rows * layer.out);
-    const DenseParams p{x,
-                        nullptr,
-                        model.at(layer.weight),
-                        model.at(layer.bias),
-                        out,
-                        static_cast<int>(rows),
-                        static_cast<int>(layer.out),
-                        static_cast<int>(layer.in),
-                        static_cast<int>(layer.in),
-                        layer.activation,
-                        round};
-    program->launch("dense", {(layer.out + 63) / 64, (rows + 63) / 64}, 256, 0, p);
+    launches.dense(x, layer.weight, layer.bias, rows, layer.out, layer.in, layer.activation, out);
     const bool last = j + 1 == model.head.size();
     if (!last && request.head && request.head[j]) {
       mask(out, layer.out, 0, program->result(slice.at(request.head[j], in.rows * layer.out), rows * layer.out));
