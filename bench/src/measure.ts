@@ -1,5 +1,6 @@
 /** Timing that survives a shared machine: interleaved blocks, medians, a pause so that nobody pays for another's spinning threads. */
 import { setTimeout as pause } from 'node:timers/promises';
+import { besideRepetition, inFastState } from './fastState';
 
 export interface Contestant {
   name: string;
@@ -8,12 +9,14 @@ export interface Contestant {
 }
 
 export interface Timing {
-  /** Milliseconds of one call: the median over all timed calls, and the quartiles. */
+  /** Milliseconds of one call: the median over all timed calls (with a probe: of the fast repetitions), and the quartiles. */
   median: number;
   low: number;
   high: number;
   best: number;
   calls: number;
+  /** With a probe: what it said beside each repetition, and which of them counted. */
+  probe?: { perRepetition: number[]; fast: boolean[]; median: number };
 }
 
 const quantile = (sorted: number[], q: number) => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))]!;
@@ -44,20 +47,37 @@ async function block(call: () => unknown, ms: number, most: number): Promise<num
   return times;
 }
 
-/** Times all contestants in turn, `rounds` times, in alternating order. */
+/** Summary of the repetitions in the fast state, as the probe's samples before and after each tell it. */
+export function fastSummary(
+  repetitions: readonly number[][],
+  samples: readonly (readonly [before: number, after: number])[],
+): Timing {
+  const perRepetition = samples.map(besideRepetition);
+  const fast = inFastState(perRepetition);
+  // A probe that failed throughout says nothing: then everything counts.
+  const counted = repetitions.filter((_, i) => fast[i] || !fast.includes(true));
+  const seen = perRepetition.filter((_, i) => fast[i]).sort((a, b) => a - b);
+  return { ...summary(counted.flat()), probe: { perRepetition, fast, median: seen[seen.length >> 1] ?? 0 } };
+}
+
+/** Times all contestants in turn, `rounds` times, in alternating order; `probe` runs before and after every repetition. */
 export async function interleaved(
   contestants: Contestant[],
   rounds: number,
   blockMs: number,
-  beforeBlock?: () => void,
+  probe?: () => number,
 ): Promise<Timing[]> {
-  const times: number[][] = contestants.map(() => []);
+  const times: number[][][] = contestants.map(() => []);
+  const samples: [before: number, after: number][][] = contestants.map(() => []);
+  let before = probe?.() ?? 0;
   for (let round = 0; round < rounds; round++) {
     const order = contestants.map((_, i) => (round % 2 === 0 ? i : contestants.length - 1 - i));
     for (const i of order) {
-      beforeBlock?.();
-      times[i]!.push(...(await block(contestants[i]!.call, blockMs, 2000)));
+      times[i]!.push(await block(contestants[i]!.call, blockMs, 2000));
+      const after = probe?.() ?? 0;
+      samples[i]!.push([before, after]);
+      before = after;
     }
   }
-  return times.map(summary);
+  return times.map((own, i) => (probe ? fastSummary(own, samples[i]!) : summary(own.flat())));
 }

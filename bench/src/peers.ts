@@ -3,33 +3,24 @@
  * through its public API against onnxruntime-node in one run: same weights, same threads, outputs compared first, then
  * interleaved repetitions. Prints the ratio of medians.
  */
-import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { amxProbe } from './amx';
-import { type Case, cases, inputOf } from './cases';
+import { type Case, cases, type inputOf } from './cases';
 import { type Contestant, interleaved, type Timing } from './measure';
 import { fastest, type OrtChoice, open } from './ort';
-import { api, type Config, type Feeds, type Model, type OnnxVariant, onnx, weightsOf } from './package';
+import { type Config, type Model, type OnnxVariant, onnx, weightsOf } from './package';
+import { casesNamed, finish, inputsOf, ourModel, type Row } from './setup';
 import { transformerOnnx } from './transformer';
 
-interface Row {
-  case: string;
-  batch: number;
-  threads: number;
-  precision: string;
-  opponent: string;
-  ours: number;
-  theirs: number;
-  unit: string;
-  /** Above 1: ours is faster. Ratio of the medians of this run. */
-  ratio: number;
+interface PeerRow extends Row {
   /** Ratios at the quartiles, the worse for ours and the better. */
   spread: [number, number];
   calls: { ours: number; theirs: number };
-  /** Largest difference of the compared output; null for the Transformer, which is another model. */
-  maxError: number | null;
   int8?: { opponent: string; theirs: number; ratio: number; maxError: number };
+  /** Where there is AMX: TFLOP/s of one core beside our repetitions in the fast state, median. */
   amxTflops?: number;
+  /** What the probe said beside each of our repetitions, how many there were, and how many in the fast state count. */
+  amx?: { perRepetition: number[]; repetitions: number; fast: number; theirFast: number };
 }
 
 const { values: options } = parseArgs({
@@ -44,16 +35,10 @@ const { values: options } = parseArgs({
 });
 const threads = Number(options.threads);
 const rounds = Number(options.rounds ?? (options.quick ? 3 : 9));
-const asked = options.cases?.split(',') ?? cases.map((c) => c.name);
-const unknown = asked.filter((name) => !cases.some((c) => c.name === name));
+const asked = casesNamed(options.cases?.split(',') ?? cases.map((c) => c.name));
 const precisions = options.precision.split(',');
-if (
-  unknown.length > 0 ||
-  !precisions.every((p) => p === 'float32' || p === 'bfloat16') ||
-  !(threads >= 1) ||
-  !(rounds >= 1)
-) {
-  console.error(`bench:peers: cases are ${cases.map((c) => c.name).join(', ')}; precisions float32, bfloat16`);
+if (!precisions.every((p) => p === 'float32' || p === 'bfloat16') || !(threads >= 1) || !(rounds >= 1)) {
+  console.error('bench:peers: expected precisions among float32 and bfloat16, and threads and rounds of at least 1');
   process.exit(2);
 }
 
@@ -114,28 +99,12 @@ async function opponentFor(
   return { main, int8: await open(exported(item.int8, true), input, threads) };
 }
 
-/** The same numbers in a SharedArrayBuffer, which the package reads in place instead of copying (as its README advises for big batches). */
-function inSharedMemory<T extends { data: unknown }>(tensor: T): T {
-  const from = tensor.data as Float32Array | Int32Array;
-  const data = new (from.constructor as Float32ArrayConstructor)(new SharedArrayBuffer(from.byteLength));
-  data.set(from);
-  return { ...tensor, data, type: (tensor as { type?: unknown }).type, dims: (tensor as { dims?: unknown }).dims };
-}
-
-async function measure(item: Case, batch: number): Promise<Row[]> {
-  const { HPformer, presets } = api();
-  const config = item.config(presets);
-  const input = inputOf(config, batch, item.steps);
-  const feeds = { [input.name]: inSharedMemory(input.tensor) } as unknown as Feeds;
+async function measure(item: Case, batch: number): Promise<PeerRow[]> {
+  const { config, input, feeds } = inputsOf(item, batch);
   const models: { precision: string; model: Model }[] = [];
   for (const precision of precisions) {
     if (precision === 'bfloat16' && item.kind === 'latency') continue;
-    const model = await HPformer.create(config, {
-      seed: 2023,
-      device: 'cpu',
-      precision: precision as 'float32',
-      threads,
-    });
+    const model = await ourModel(config, threads, precision as 'float32' | 'bfloat16');
     models.push({ precision, model });
   }
   if (models.length === 0) return [];
@@ -163,13 +132,13 @@ async function measure(item: Case, batch: number): Promise<Row[]> {
     call: item.kind === 'latency' ? () => model.runSync(feeds) : () => model.run(feeds),
   }));
   const peers: Contestant[] = [main, ...(int8 ? [int8] : [])].map(({ label, run }) => ({ name: label, call: run }));
-  const timings = await interleaved([...ours, ...peers], rounds, item.blockMs, probe?.sample);
+  const timings = await interleaved([...ours, ...peers], rounds, item.blockMs, probe);
   const theirTiming = timings[ours.length]!;
   const unit = item.kind === 'latency' ? 'us' : 'sequences/s';
   const shown = (t: Timing) => (item.kind === 'latency' ? t.median * 1000 : (batch * 1000) / t.median);
-  const rows = models.map(({ precision }, i): Row => {
+  const rows = models.map(({ precision }, i): PeerRow => {
     const mine = timings[i]!;
-    const row: Row = {
+    const row: PeerRow = {
       case: item.name,
       batch,
       threads: item.kind === 'latency' ? 1 : threads,
@@ -188,7 +157,17 @@ async function measure(item: Case, batch: number): Promise<Row[]> {
       const opponent = `onnxruntime-node ${int8.label}`;
       row.int8 = { opponent, theirs: shown(timing), ratio: timing.median / mine.median, maxError: int8Gap };
     }
-    if (probe) row.amxTflops = probe.median();
+    if (mine.probe) {
+      const { perRepetition, fast, median } = mine.probe;
+      const count = (list: readonly boolean[] | undefined) => list?.filter(Boolean).length ?? 0;
+      row.amxTflops = median;
+      row.amx = {
+        perRepetition,
+        repetitions: fast.length,
+        fast: count(fast),
+        theirFast: count(theirTiming.probe?.fast),
+      };
+    }
     return row;
   });
   for (const { model } of models) model.dispose();
@@ -199,13 +178,16 @@ async function measure(item: Case, batch: number): Promise<Row[]> {
 
 const number = (x: number) => (x >= 1000 ? x.toFixed(0) : x.toPrecision(4));
 
-async function main(): Promise<void> {
-  const rows: Row[] = [];
+async function main(): Promise<PeerRow[]> {
+  const rows: PeerRow[] = [];
   const line = (cells: string[]) =>
     console.log(cells.map((cell, i) => (i < 1 ? cell.padEnd(20) : cell.padStart(i === 3 ? 44 : 13))).join(' '));
-  line(['case', 'batch', 'precision', 'opponent', 'ours', 'theirs', 'unit', 'ratio', 'int8 ratio', 'max error']);
-  for (const name of asked) {
-    const item = cases.find((c) => c.name === name)!;
+  const amxColumns = amxProbe() ? ['AMX TFLOP/s', 'fast of'] : [];
+  line([
+    ...['case', 'batch', 'precision', 'opponent', 'ours', 'theirs', 'unit', 'ratio', 'int8 ratio', 'max error'],
+    ...amxColumns,
+  ]);
+  for (const item of asked) {
     for (const batch of item.batches) {
       for (const row of await measure(item, batch)) {
         rows.push(row);
@@ -222,17 +204,12 @@ async function main(): Promise<void> {
           `${row.ratio.toFixed(2)}x`,
           int8,
           error,
+          ...(row.amx ? [row.amxTflops!.toFixed(2), `${row.amx.fast} / ${row.amx.repetitions}`] : []),
         ]);
       }
     }
   }
-  if (options.json) writeFileSync(options.json, `${JSON.stringify({ rows }, null, 2)}\n`);
+  return rows;
 }
 
-main().then(
-  () => process.exit(0),
-  (error: unknown) => {
-    console.error(error instanceof Error ? error.message : error);
-    process.exit(1);
-  },
-);
+finish(main(), options.json);

@@ -2,12 +2,12 @@
  * `node bench/run.cjs wasm [--cases a,b] [--rounds N] [--json FILE]`: the same comparison with what runs without native code:
  * onnxruntime-web and tfjs, both on WebAssembly. One thread each (their Node builds start no workers), one of ours.
  */
-import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import * as ort from 'onnxruntime-web';
-import { cases, inputOf } from './cases';
+import { cases } from './cases';
 import { interleaved } from './measure';
-import { api, type Feeds, onnx, weightsOf } from './package';
+import { onnx, weightsOf } from './package';
+import { casesNamed, finish, inputsOf, ourModel, type Row } from './setup';
 import { openTfjs } from './tfjs';
 
 const { values: options } = parseArgs({
@@ -18,33 +18,17 @@ const { values: options } = parseArgs({
   },
 });
 
-interface Row {
-  case: string;
-  batch: number;
-  threads: number;
-  precision: string;
-  opponent: string;
-  ours: number;
-  theirs: number;
-  unit: string;
-  ratio: number;
-  maxError: number;
-}
-
-async function main(): Promise<void> {
+async function main(): Promise<Row[]> {
   ort.env.wasm.numThreads = 1;
   ort.env.logLevel = 'error';
-  const { HPformer, presets } = api();
   const rows: Row[] = [];
-  for (const name of options.cases.split(',')) {
-    const item = cases.find((c) => c.name === name);
-    if (!item || item.transformer) throw new Error(`no such case: ${name}`);
+  const comparable = cases.filter((item) => !item.transformer);
+  for (const item of casesNamed(options.cases.split(','), comparable)) {
+    const { name } = item;
     // WebAssembly is slow enough that the smallest batch says it all.
     const batch = Math.min(item.batches[0]!, item.steps > 500 ? 2 : 32);
-    const config = item.config(presets);
-    const input = inputOf(config, batch, item.steps);
-    const feeds = { [input.name]: input.tensor } as Feeds;
-    const model = await HPformer.create(config, { seed: 2023, device: 'cpu', threads: 1 });
+    const { config, input, feeds } = inputsOf(item, batch);
+    const model = await ourModel(config, 1);
     const expected = (await model.run(feeds)).logits.data as Float32Array;
     const weights = await weightsOf(model);
     const variant = config.readout === 'step' ? 'bdiag' : 'fold';
@@ -89,19 +73,13 @@ async function main(): Promise<void> {
       };
       rows.push(row);
       console.log(
-        `${name.padEnd(16)} batch ${String(batch).padEnd(4)} ${row.opponent.padEnd(24)} ${row.ratio.toFixed(1)}x  (max error ${row.maxError.toExponential(1)})`,
+        `${name.padEnd(16)} batch ${String(batch).padEnd(4)} ${row.opponent.padEnd(24)} ${row.ratio.toFixed(1)}x  (max error ${errors[i]!.toExponential(1)})`,
       );
     }
     model.dispose();
     await session.release();
   }
-  if (options.json) writeFileSync(options.json, `${JSON.stringify({ rows }, null, 2)}\n`);
+  return rows;
 }
 
-main().then(
-  () => process.exit(0),
-  (error: unknown) => {
-    console.error(error instanceof Error ? error.message : error);
-    process.exit(1);
-  },
-);
+finish(main(), options.json);
