@@ -112,6 +112,8 @@ struct Kernels {
   void (*scanBlock)(const ScanBlock&);
   // rows
   void (*rowsSum)(const float* x, int64_t ld, int64_t rows, int64_t width, float* acc);  // acc[i] += sum of rows
+  // y[i] = sum over rows of p[row] x[row][i]
+  void (*rowsMix)(const float* x, int64_t ld, int64_t rows, int64_t width, const float* p, float* y);
   void (*rowsMax)(const float* x, int64_t ld, int64_t rows, int64_t width, float* acc);  // acc[i] = max(acc[i], rows)
   float (*dot)(const float* a, const float* b, int64_t width);
   void (*axpy)(float a, const float* x, float* y, int64_t width);      // y += a x

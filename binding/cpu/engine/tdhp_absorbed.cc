@@ -80,14 +80,8 @@ void among(const Context& c, const LengthTables& t, const Columns& w, int64_t at
       p[r] = c.k.dot(w.xm + (at + s) * f, w.y + (at + r) * f, f) + c.k.dot(t.w.data() + s * f, w.xm + (at + r) * f, f) +
              t.cc[static_cast<size_t>(s * count + r)];
     c.k.softmaxRow(p, count, scale);
-    float* xe = w.xe + (at + s) * f;
-    float* u = w.u + (at + s) * f;
-    std::fill_n(xe, f, 0.0f);
-    std::fill_n(u, f, 0.0f);
-    for (int64_t r = 0; r < count; ++r) {
-      c.k.axpy(p[r], w.xm + (at + r) * f, xe, f);
-      c.k.axpy(p[r], w.y + (at + r) * f, u, f);
-    }
+    c.k.rowsMix(w.xm + at * f, f, count, f, p, w.xe + (at + s) * f);
+    c.k.rowsMix(w.y + at * f, f, count, f, p, w.u + (at + s) * f);
   }
 }
 
@@ -168,7 +162,7 @@ void scan(const Context& c, const Sequence& s, const LengthTables& t, const Colu
 
 Status tdhpAbsorbed(const Context& c, const Sequence* sequences, int64_t count, float* const* keys) {
   const int64_t d = c.spec.hidden, f = c.spec.features;
-  constexpr int64_t kColumns = 64;  // about as many as keep the working set in L2
+  constexpr int64_t kColumns = 72;  // about as many as keep the working set in L2
   for (int64_t first = 0; first < count;) {
     if (c.cancelled()) return {StatusCode::aborted, "aborted"};
     Arena& arena = Arena::local();
@@ -227,9 +221,7 @@ Status tdhpAbsorbed(const Context& c, const Sequence* sequences, int64_t count, 
       view.p = p - at * own;
       among(c, t, view, at);
       for (int64_t i = 0; i < own; ++i) {
-        float* extra = w.extra + (at + i) * d;
-        std::fill_n(extra, d, 0.0f);
-        for (int64_t r = 0; r < own; ++r) c.k.axpy(p[i * own + r], t.fc.data() + r * d, extra, d);
+        c.k.rowsMix(t.fc.data(), d, own, d, p + i * own, w.extra + (at + i) * d);
         scan(c, s, t, w, i, at + i, p + i * own, zero);
       }
       if (s.out->segmentAttention) {

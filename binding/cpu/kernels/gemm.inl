@@ -67,10 +67,11 @@ template <int R>
 static void microRow(const Gemm& g, int64_t row) {
   const int64_t depth = g.packed ? g.packed : g.k;
   const float* a = g.a + (row / kPanel) * depth * kPanel + row % kPanel;
-  int64_t col = 0;
-  for (; col + kVecs * W <= g.cols; col += kVecs * W) micro<R, kVecs>(a, g, row, col);
-  for (; col + W < g.cols; col += 2 * W) micro<R, 2>(a, g, row, col);
-  if (col < g.cols) micro<R, 1>(a, g, row, col);
+  // Two and two rather than three and one: a single register has too few chains to hide the latency of multiply-adds.
+  int64_t col = 0, left = (g.cols + W - 1) / W;
+  for (; left >= kVecs && left != 4; left -= kVecs, col += kVecs * W) micro<R, kVecs>(a, g, row, col);
+  for (; left >= 2; left -= 2, col += 2 * W) micro<R, 2>(a, g, row, col);
+  if (left > 0) micro<R, 1>(a, g, row, col);
   switch (g.activation) {
     case 1: return finishRows<1>(g, row, R);
     case 2: return finishRows<2>(g, row, R);

@@ -27,18 +27,48 @@ static void scaleRow(float a, const float* x, float* y, int64_t width) {
   if (i < width) storeFirst(y + i, w * loadFirst(x + i, width - i), width - i);
 }
 
-static void rowsSum(const float* x, int64_t ld, int64_t rows, int64_t width, float* acc) {
-  for (int64_t i = 0; i < width; i += W) {
-    const int64_t n = width - i;
-    vf s = n >= W ? load(acc + i) : loadFirst(acc + i, n);
-    if (n >= W) {
-      for (int64_t t = 0; t < rows; ++t) s = s + load(x + t * ld + i);
-      store(acc + i, s);
-    } else {
-      for (int64_t t = 0; t < rows; ++t) s = s + loadFirst(x + t * ld + i, n);
-      storeFirst(acc + i, s, n);
-    }
+// acc = acc * keep + sum_t p_t x_t (or of x_t alone) for V registers of columns: a row is read from left to right and the
+// sums stay in registers, so that rows stream past once.
+template <bool Weighted, int V>
+HP_INLINE void addColumns(const float* x, int64_t ld, int64_t rows, const float* p, vf keep, float* acc) {
+  vf s[V];
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) s[v] = Weighted ? load(acc + v * W) * keep : load(acc + v * W);
+  for (int64_t t = 0; t < rows; ++t, x += ld) {
+    const vf w = Weighted ? set1(p[t]) : vf{};
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) s[v] = Weighted ? fma(w, load(x + v * W), s[v]) : s[v] + load(x + v * W);
   }
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) store(acc + v * W, s[v]);
+}
+
+template <bool Weighted>
+HP_INLINE void addRows(const float* x, int64_t ld, int64_t rows, int64_t width, const float* p, vf keep, float* acc) {
+  int64_t i = 0;
+  for (; i + 8 * W <= width; i += 8 * W) addColumns<Weighted, 8>(x + i, ld, rows, p, keep, acc + i);
+  if (i + 4 * W <= width) {
+    addColumns<Weighted, 4>(x + i, ld, rows, p, keep, acc + i);
+    i += 4 * W;
+  }
+  for (; i + W <= width; i += W) addColumns<Weighted, 1>(x + i, ld, rows, p, keep, acc + i);
+  if (i == width) return;
+  const int64_t n = width - i;
+  vf s = Weighted ? loadFirst(acc + i, n) * keep : loadFirst(acc + i, n);
+  for (int64_t t = 0; t < rows; ++t) {
+    const vf v = loadFirst(x + t * ld + i, n);
+    s = Weighted ? fma(set1(p[t]), v, s) : s + v;
+  }
+  storeFirst(acc + i, s, n);
+}
+
+static void rowsSum(const float* x, int64_t ld, int64_t rows, int64_t width, float* acc) {
+  addRows<false>(x, ld, rows, width, nullptr, vf{}, acc);
+}
+
+static void rowsMix(const float* x, int64_t ld, int64_t rows, int64_t width, const float* p, float* y) {
+  for (int64_t i = 0; i < width; ++i) y[i] = 0.0f;
+  addRows<true>(x, ld, rows, width, p, set1(1.0f), y);
 }
 
 static void rowsMax(const float* x, int64_t ld, int64_t rows, int64_t width, float* acc) {

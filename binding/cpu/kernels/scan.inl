@@ -3,27 +3,6 @@
 namespace hpformer::HPFORMER_ISA {
 namespace {
 
-HP_INLINE void weightedSum(const float* x, int64_t ld, int64_t rows, int64_t width, const float* p, vf keep,
-                           float* acc) {
-  int64_t i = 0;
-  for (; i + 2 * W <= width; i += 2 * W) {
-    vf a = load(acc + i) * keep, b = load(acc + i + W) * keep;
-    for (int64_t t = 0; t < rows; ++t) {
-      const vf w = set1(p[t]);
-      a = fma(w, load(x + t * ld + i), a);
-      b = fma(w, load(x + t * ld + i + W), b);
-    }
-    store(acc + i, a);
-    store(acc + i + W, b);
-  }
-  for (; i < width; i += W) {
-    const int64_t n = width - i < W ? width - i : W;
-    vf a = loadFirst(acc + i, n) * keep;
-    for (int64_t t = 0; t < rows; ++t) a = fma(set1(p[t]), loadFirst(x + t * ld + i, n), a);
-    storeFirst(acc + i, a, n);
-  }
-}
-
 // Unscaled scores of R neighbouring rows: one chain of registers a row, the table's part running on in the same chain.
 template <int R>
 HP_INLINE void scoreRows(const ScanBlock& b, int64_t t) {
@@ -67,8 +46,8 @@ static void scanBlock(const ScanBlock& b) {
   const vf keep = exp(set1(*b.maximum) - shift);  // exp(-inf - top) meets sums that are still 0
   float sum = *b.sum * keep[0];
   for (t = 0; t < rows; ++t) sum += p[t];
-  weightedSum(b.x, b.ldx, rows, b.width, p, keep, b.acc);
-  if (b.second) weightedSum(b.second, b.ldsecond, rows, b.secondWidth, p, keep, b.accSecond);
+  addRows<true>(b.x, b.ldx, rows, b.width, p, keep, b.acc);
+  if (b.second) addRows<true>(b.second, b.ldsecond, rows, b.secondWidth, p, keep, b.accSecond);
   *b.maximum = top;
   *b.sum = sum;
 }
