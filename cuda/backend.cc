@@ -50,7 +50,8 @@ class DeviceRun {
         std::clamp<int64_t>(std::min(kSliceBytes / std::max<int64_t>(1, bytes), kSliceRows / rows), 1, 4096);
     Status status;
     std::deque<Flight> flights;
-    for (int64_t at = first; at < end && status.ok(); at += size) {
+    for (int64_t at = first, count = 0; at < end && status.ok(); at += count) {
+      count = alike(at, std::min(at + size, end));
       if (cancel_.load(std::memory_order_relaxed)) {
         status = {StatusCode::aborted, "aborted"};
         break;
@@ -70,7 +71,7 @@ class DeviceRun {
       if (!lane) break;
       flights.emplace_back();
       flights.back().lane = lane;
-      status = launch({&request_, &plan_, at, std::min(size, end - at)}, &flights.back());
+      status = launch({&request_, &plan_, at, count}, &flights.back());
       flights.back().complete = status.ok();
     }
     while (!flights.empty()) {
@@ -81,6 +82,20 @@ class DeviceRun {
   }
 
  private:
+  // What the fused kernels are made of cannot be taken out of them; without it, one kernel per step.
+  bool fused(int64_t b) const {
+    const bool wanted = plan_.depthFirst && plan_.readoutPruning && plan_.zeroRowsClosedForm && !request_.trace;
+    return wanted && takesFused(model_, request_, plan_, b);
+  }
+
+  // How many sequences from `at` on, below `end`, take the same path.
+  int64_t alike(int64_t at, int64_t end) const {
+    const bool path = fused(at);
+    int64_t next = at + 1;
+    while (next < end && fused(next) == path) ++next;
+    return next - at;
+  }
+
   Status launch(const Slice& slice, Flight* flight) {
     Program& program = flight->program;
     if (Status s = build(slice, &program); !s.ok()) return s;
@@ -94,12 +109,8 @@ class DeviceRun {
 
   Status build(const Slice& slice, Program* program) {
     const Request<float>& request = *slice.request;
-    // What the fused kernels are made of cannot be taken out of them; without it, one kernel per step.
-    const bool fused = plan_.depthFirst && plan_.readoutPruning && plan_.zeroRowsClosedForm;
-    if (request.trace || !fused) return buildUnfused(model_, slice, Wanted::everything, program);
-    bool taken = false;
-    if (Status s = buildFused(model_, slice, program, &taken); !s.ok()) return s;
-    if (!taken) return buildUnfused(model_, slice, Wanted::everything, program);
+    if (!fused(slice.first)) return buildUnfused(model_, slice, Wanted::everything, program);
+    if (Status s = buildFused(model_, slice, program); !s.ok()) return s;
     // Attention weights come from the unfused kernels beside it: asking for them must not change the other outputs'
     // bits.
     const auto extras = [](const SequenceOutputs<float>& out) {

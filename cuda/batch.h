@@ -29,6 +29,7 @@ struct Input {
   const SequenceOutputs<float>* out = nullptr;
   int64_t steps = 0;        // L
   int64_t segmentsMax = 0;  // row stride of everything per segment
+  int64_t segments = 0;     // the most that a sequence of the slice has
   int64_t rowsMax = 0;      // most rows of one sequence that enter the layers (fused)
   RowSource source{};
   const SequenceInfo* info = nullptr;
@@ -59,8 +60,11 @@ struct HeadInput {
 };
 void buildHead(DeviceModel& model, const Slice& slice, const HeadInput& in, Wanted wanted, Program* program);
 
-// The fused path. `taken` false: these shapes have none, nothing was built.
-Status buildFused(DeviceModel& model, const Slice& slice, Program* program, bool* taken);
+// Whether sequence b of the request takes the fused path: by the model, the device and its own S, never by its mates.
+bool takesFused(DeviceModel& model, const Request<float>& request, const Plan& plan, int64_t b);
+
+// The fused path, for a slice whose sequences all take it.
+Status buildFused(DeviceModel& model, const Slice& slice, Program* program);
 
 // W x + origin and norm of feature rows by the unfused kernels, into `x` [batch, steps, hidden].
 void buildEmbedding(DeviceModel& model, const Slice& slice, const Input& in, float* x, Program* program);

@@ -1,4 +1,5 @@
-// The fused path: which kernels, how many rows in a tile, how many tiles. Nothing chosen here changes a result's bits.
+// The fused path: who takes it, which kernels, how many rows in a tile, how many tiles. Who takes it depends on the model
+// and the sequence's own S; nothing else chosen here changes a result's bits.
 #include <algorithm>
 #include <cmath>
 
@@ -10,66 +11,67 @@ namespace hpformer::cuda {
 namespace {
 
 constexpr int64_t kSingleSteps = 512;  // longer sequences get a launch of their own for TDHP
+// Head layers wider than this get launches of their own, as in the unfused path: inside `stack`, and in kernel `head`.
+constexpr int64_t kHeadInside = 1024, kHeadAfter = 4096;
 
 // A launch shape of `stack`.
 struct Shape {
   int tiles = 1;   // tiles of 16 rows in a warp
   int groups = 1;  // groups of 4 warps
   int packed = 0;
-  bool single = false;
+  int single = 0;  // StackParams::single
+  int staged = 0;  // TdhpParams::staged
   int shared = 0;
   int rows() const { return 16 * tiles * groups; }
 };
 
 class Fused {
  public:
-  Fused(DeviceModel& model, const Slice& slice, Program* program)
+  Fused(DeviceModel& model, const Request<float>& request, const Plan& plan)
       : model_(model),
         spec_(model.spec()),
-        slice_(slice),
-        program_(*program),
+        request_(request),
+        plan_(plan),
         half_(model.precision() == Precision::bfloat16),
         limit_(static_cast<int>(model.device().sharedLimit())) {}
 
-  Status build(bool* taken) {
-    *taken = false;
-    if (!model_.fusable || !fits()) return {};
-    *taken = true;
-    if (spec_.readout == Readout::steps) return one(Pick::steps);
-    if (spec_.readout == Readout::step && !slice_.request->readoutWeights) return one(Pick::step);
-    return summed(spec_.readout == Readout::mean ? Pick::mean : Pick::weights);
-  }
-
- private:
-  // Segments and shared memory, for the sequences of this slice; nothing is built yet.
-  bool fits() const {
+  // Whether the smallest launch shape has room for the sequence.
+  bool takes(int64_t b) const {
+    if (!model_.fusable) return false;
     for (int i = 0; i < spec_.sequences; ++i) {
-      const int64_t segments = segmentsMax(i == 1);
-      if (segments < 1 || segments > kMaxSegments) return false;
-      Shape shape;
-      if (!choose(static_cast<int>(segments), Pick::mean, 16, false, &shape)) return false;
-      if (4 * tdhpFloats(static_cast<int>(spec_.hidden), static_cast<int>(segments)) > limit_) return false;
+      const Feed<float>& feed = i == 1 ? request_.second : request_.feed;
+      Segments s;
+      if (!segmentsOf(spec_, spec_.over == Over::valid ? feed.lengths[b] : feed.steps, &s).ok()) return false;
+      if (s.count < 1 || s.count > kMaxSegments) return false;
+      const int segments = static_cast<int>(s.count), hidden = static_cast<int>(spec_.hidden);
+      Shape smallest;
+      smallest.packed = packable();
+      if (!measure(segments, &smallest) || tdhpBytes(hidden, segments) > limit_) return false;
     }
     return true;
   }
 
-  // The whole request's largest S, so that every slice of a batch takes the same path.
-  int64_t segmentsMax(bool second) const {
-    const Feed<float>& feed = second ? slice_.request->second : slice_.request->feed;
-    int64_t most = second ? slice_.request->outSecond.segmentsMax : slice_.request->out.segmentsMax;
-    for (int64_t b = 0; b < slice_.request->batch; ++b) {
-      Segments s;
-      const int64_t own = spec_.over == Over::valid ? feed.lengths[b] : feed.steps;
-      if (!segmentsOf(spec_, own, &s).ok()) return 0;
-      most = std::max(most, s.count);
-    }
-    return most;
+  Status build(const Slice& slice, Program* program) {
+    slice_ = slice;
+    program_ = program;
+    return pick() == Pick::step || pick() == Pick::steps ? one() : summed();
   }
+
+ private:
+  Pick pick() const {
+    if (spec_.readout == Readout::steps) return Pick::steps;
+    if (spec_.readout == Readout::mean) return Pick::mean;
+    return request_.readoutWeights ? Pick::weights : Pick::step;
+  }
+  // One row of each sequence is read: rows of different sequences share a tile, if the heads divide a warp.
+  bool packable() const { return pick() == Pick::step && 32 % spec_.heads == 0; }
+  bool headInside() const { return (pick() == Pick::step || pick() == Pick::steps) && widest() <= kHeadInside; }
+  bool headAfter() const { return widest() <= kHeadAfter; }
 
   int element() const { return half_ ? 2 : 4; }
   bool absorbed() const {
     return spec_.embedding == EmbeddingKind::features && spec_.pooling == Pooling::mean && !spec_.embeddingNorm &&
-           slice_.plan->absorbedEmbedding;
+           plan_.absorbedEmbedding;
   }
   int embedSlices() const {
     if (!absorbed()) return 0;
@@ -82,22 +84,26 @@ class Fused {
     return static_cast<int>(most);
   }
 
-  bool measure(int segments, Pick pick, Shape* shape) const {
-    const bool headInside = pick == Pick::step || pick == Pick::steps;
+  int tdhpBytes(int hidden, int segments) const {
+    return 4 * (tdhpFloats(hidden, segments, 1, absorbed(), 0) + keyFloats(hidden, segments));
+  }
+
+  bool measure(int segments, Shape* shape) const {
     shape->shared = StackLayout(static_cast<int>(spec_.hidden), element(), shape->rows(), embedSlices(), segments,
-                                shape->packed, shape->single, widest(), headInside)
+                                shape->packed, shape->single, absorbed(), shape->staged, headInside() ? widest() : 0,
+                                pick() == Pick::step || pick() == Pick::steps)
                         .total;
     return shape->shared <= limit_;
   }
 
   // The largest tile that fits shared memory and still gives every multiprocessor something to do.
-  bool choose(int segments, Pick pick, int64_t rows, bool single, Shape* shape) const {
+  bool choose(int segments, int64_t rows, bool single, Shape* shape) const {
     const int64_t busy = model_.device().multiprocessors();
     bool found = false;
     for (const auto& [tiles, groups] : {std::pair{1, 1}, {1, 2}, {2, 2}}) {
-      Shape next{tiles, groups, 0, single, 0};
+      Shape next{tiles, groups, 0, single ? 1 : 0, 0, 0};
       if (tiles == 2 && !hasTwoTiles(static_cast<int>(spec_.hidden), half_)) break;
-      if (!measure(segments, pick, &next)) break;
+      if (!measure(segments, &next)) break;
       const auto blocks = [&](int height) { return slice_.count * ((rows + height - 1) / height); };
       if (found && (rows <= shape->rows() || blocks(shape->rows()) <= busy)) break;
       *shape = next;
@@ -121,10 +127,10 @@ class Fused {
   }
 
   void outputs(HeadParams* p, int64_t rows) {
-    const Request<float>& request = *slice_.request;
+    const Request<float>& request = request_;
     const int64_t perSequence = rows * spec_.labels, all = slice_.count * perSequence;
-    if (request.logits) p->logits = program_.result(slice_.at(request.logits, perSequence), all);
-    if (request.probabilities) p->probabilities = program_.result(slice_.at(request.probabilities, perSequence), all);
+    if (request.logits) p->logits = program_->result(slice_.at(request.logits, perSequence), all);
+    if (request.probabilities) p->probabilities = program_->result(slice_.at(request.probabilities, perSequence), all);
   }
 
   // Everything of `stack` that does not depend on the readout; embeds rows first where the kernels cannot.
@@ -133,22 +139,24 @@ class Fused {
     StackParams p{};
     p.tdhp.source = in.source;
     if (spec_.embedding == EmbeddingKind::features && !absorbed()) {
-      float* x = program_.scratch<float>(slice_.count * in.steps * d);
-      buildEmbedding(model_, slice_, in, x, &program_);
+      float* x = program_->scratch<float>(slice_.count * in.steps * d);
+      buildEmbedding(model_, slice_, in, x, program_);
       p.tdhp.source.kind = Embed::rows;
       p.tdhp.source.rows = x;
     }
     p.tdhp.info = in.info;
     p.tdhp.segmentsMax = static_cast<int>(in.segmentsMax);
+    p.tdhp.segments = static_cast<int>(in.segments);
     p.tdhp.max = spec_.pooling == Pooling::max;
     p.tdhp.absorbed = absorbed();
     p.tdhp.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
-    p.tdhp.embedTransposed = model_.at(model_.embedTransposed);
-    p.tdhp.embed = model_.at(model_.embedPadded);
+    p.tdhp.embed = model_.at(model_.embedOperand);
+    p.tdhp.query = model_.at(model_.queryOperand);
     p.tdhp.prefix = in.prefix;
-    p.tdhp.fusionTransposed = model_.at(model_.fusionTransposed);
+    p.tdhp.fusion = model_.at(model_.fusionOperand);
     p.tdhp.fusionBias = model_.at(model_.fusionBias);
     p.single = shape.single;
+    p.tdhp.staged = shape.staged;
     p.rowList = in.rowList;
     p.batch = static_cast<int>(slice_.count);
     p.packed = shape.packed;
@@ -172,7 +180,6 @@ class Fused {
     p.vectors = model_.at(model_.vectors);
     p.vectorStride = spec_.tiedLayers ? 0 : static_cast<int>(5 * d);
     p.pick = pick;
-    p.head = head();
     return p;
   }
 
@@ -180,101 +187,135 @@ class Fused {
   void launch(const Input& in, const Shape& shape, int64_t tiles, StackParams* p) {
     const int64_t d = spec_.hidden, count = slice_.count * in.segmentsMax * d;
     float* out = slice_.at(in.out->keys, in.segmentsMax * d);
-    const std::string width = std::to_string(d);
+    const std::string width = std::to_string(d) + (half_ ? "_bf16" : "_f32");
     if (shape.single) {
-      p->tdhp.keys = out ? program_.result(out, count) : nullptr;
+      p->tdhp.keys = out ? program_->result(out, count) : nullptr;
     } else {
-      p->tdhp.keys = program_.result(out, count);
+      p->tdhp.keys = program_->result(out, count);
       p->keys = p->tdhp.keys;
-      const size_t shared = 4 * static_cast<size_t>(tdhpFloats(static_cast<int>(d), static_cast<int>(in.segmentsMax)));
-      program_.launch("tdhp_" + width, {slice_.count}, 256, shared, p->tdhp);
+      const size_t shared = static_cast<size_t>(tdhpBytes(static_cast<int>(d), static_cast<int>(in.segments)));
+      program_->launch("tdhp_" + width, {slice_.count}, 256, shared, p->tdhp);
     }
-    const std::string name = "stack_" + width + (half_ ? "_bf16_" : "_f32_") + std::to_string(shape.tiles);
+    const std::string name = "stack_" + width + "_" + std::to_string(shape.tiles);
     const Grid grid = shape.packed ? Grid{(slice_.count + shape.packed - 1) / shape.packed} : Grid{tiles, slice_.count};
-    program_.launch(name, grid, 128 * shape.groups, static_cast<size_t>(shape.shared), *p);
+    program_->launch(name, grid, 128 * shape.groups, static_cast<size_t>(shape.shared), *p);
   }
 
-  // Readouts `step` and `steps`: the head runs inside `stack`.
-  Status one(Pick pick) {
+  // Rows of up to 16 sequences in one tile, fewer where that would leave most of the device idle; TDHP of as many of
+  // them at once as there is room for.
+  Status pack(int segments, int64_t steps, Shape* shape) const {
+    shape->packed = static_cast<int>(std::clamp<int64_t>((slice_.count + 7) / 8, 1, 16));
+    shape->single = steps <= kSingleSteps;
+    while (shape->packed > 1 && !measure(segments, shape)) --shape->packed;
+    if (!measure(segments, shape)) shape->single = 0;
+    if (shape->single) {
+      const int packed = shape->packed;
+      for (int turns = 1; turns <= packed; ++turns) {
+        shape->single = (packed + turns - 1) / turns;
+        if (measure(segments, shape)) break;
+      }
+      shape->staged = absorbed() && packed > 1 ? static_cast<int>(steps) : 0;
+      if (!measure(segments, shape)) shape->staged = 0;
+    }
+    return measure(segments, shape) ? Status() : noRoom();
+  }
+
+  // takes() has seen that the smallest shape fits.
+  static Status noRoom() { return {StatusCode::internal, "cuda: no launch shape fits the device's shared memory"}; }
+
+  // Readouts `step` and `steps`: the head runs inside `stack`, unless it is very wide.
+  Status one() {
     Input in;
-    if (Status s = stageInput(model_, slice_, false, RowSelection::read, &program_, &in); !s.ok()) return s;
-    const int segments = static_cast<int>(in.segmentsMax);
-    const bool single = in.steps <= kSingleSteps;
+    if (Status s = stageInput(model_, slice_, false, RowSelection::read, program_, &in); !s.ok()) return s;
+    const int segments = static_cast<int>(in.segments);
+    const bool single = in.steps <= kSingleSteps, steps = pick() == Pick::steps;
     Shape shape;
-    if (pick == Pick::step) {
-      // Rows of up to 16 sequences in one tile; fewer where that would leave most of the device idle.
-      shape.single = single;
-      shape.packed = 32 % spec_.heads == 0 ? static_cast<int>(std::clamp<int64_t>((slice_.count + 7) / 8, 1, 16)) : 0;
-      while (shape.packed > 1 && !measure(segments, pick, &shape)) --shape.packed;
-      if (!measure(segments, pick, &shape)) shape.single = false;
-      if (!measure(segments, pick, &shape)) return notTaken();
-    } else if (!choose(segments, pick, in.steps, single, &shape) && !choose(segments, pick, in.steps, false, &shape)) {
-      return notTaken();
+    if (packable()) {
+      if (Status s = pack(segments, in.steps, &shape); !s.ok()) return s;
+    } else if (const int64_t rows = steps ? in.steps : 1;
+               !choose(segments, rows, single, &shape) && !choose(segments, rows, false, &shape)) {
+      return noRoom();
     }
-    StackParams p = parameters(in, shape, pick);
-    if (pick == Pick::step && in.out->pooled) {
-      p.pooled = program_.result(slice_.at(in.out->pooled, spec_.hidden), slice_.count * spec_.hidden);
+    StackParams p = parameters(in, shape, pick());
+    const int64_t rows = steps ? in.steps : 1, d = spec_.hidden;
+    float* read = nullptr;
+    if (steps) {
+      p.encoded = read = headInside() ? nullptr : program_->scratch<float>(slice_.count * rows * d);
+    } else if (in.out->pooled || !headInside()) {
+      p.pooled = read = program_->result(slice_.at(in.out->pooled, d), slice_.count * d);
     }
-    outputs(&p.head, pick == Pick::steps ? in.steps : 1);
-    launch(in, shape, pick == Pick::steps ? (in.steps + shape.rows() - 1) / shape.rows() : 1, &p);
+    if (headInside()) {
+      p.head = head();
+      outputs(&p.head, rows);
+    }
+    launch(in, shape, steps ? (in.steps + shape.rows() - 1) / shape.rows() : 1, &p);
+    if (!headInside()) buildHead(model_, slice_, {read, in.info, rows, steps}, Wanted::everything, program_);
     return {};
   }
 
-  // Shared memory did not suffice after all (a very wide head): the unfused path has no such limit.
-  Status notTaken() { return {StatusCode::limit, "the head does not fit the device's shared memory"}; }
-
   // Readouts that sum rows: `stack` leaves sums of 16 rows, `head` finishes.
-  Status summed(Pick pick) {
+  Status summed() {
     PoolHeadParams pool{};
     pool.inputs = static_cast<int>(spec_.sequences);
     pool.hidden = static_cast<int>(spec_.hidden);
-    pool.divide = pick == Pick::mean;
+    pool.divide = pick() == Pick::mean;
     for (int i = 0; i < pool.inputs; ++i) {
       Input in;
-      if (Status s = stageInput(model_, slice_, i == 1, RowSelection::read, &program_, &in); !s.ok()) return s;
-      const int segments = static_cast<int>(in.segmentsMax);
+      if (Status s = stageInput(model_, slice_, i == 1, RowSelection::read, program_, &in); !s.ok()) return s;
+      const int segments = static_cast<int>(in.segments);
       Shape shape;
-      if (!choose(segments, pick, in.rowsMax, in.steps <= kSingleSteps, &shape) &&
-          !choose(segments, pick, in.rowsMax, false, &shape)) {
-        return notTaken();
+      if (!choose(segments, in.rowsMax, in.steps <= kSingleSteps, &shape) &&
+          !choose(segments, in.rowsMax, false, &shape)) {
+        return noRoom();
       }
-      StackParams p = parameters(in, shape, pick);
-      if (pick == Pick::weights) {
+      StackParams p = parameters(in, shape, pick());
+      if (pick() == Pick::weights) {
         float* host = nullptr;
         const int64_t count = slice_.count * in.steps;
-        p.readoutWeights = program_.stage<float>(count, &host);
-        if (host) std::copy_n(slice_.at(slice_.request->readoutWeights, in.steps), count, host);
+        p.readoutWeights = program_->stage<float>(count, &host);
+        if (host) std::copy_n(slice_.at(request_.readoutWeights, in.steps), count, host);
       }
       p.partialTiles = static_cast<int>(std::max<int64_t>(1, (in.rowsMax + 15) / 16));
-      p.partial = program_.scratch<float>(slice_.count * p.partialTiles * spec_.hidden);
+      p.partial = program_->scratch<float>(slice_.count * p.partialTiles * spec_.hidden);
       launch(in, shape, std::max<int64_t>(1, (in.rowsMax + shape.rows() - 1) / shape.rows()), &p);
       const int at = pool.inputs == 2 ? 1 - i : 0;  // the second sequence's representation comes first
       pool.partial[at] = p.partial;
       pool.info[at] = in.info;
       pool.partialTiles[at] = p.partialTiles;
       if (in.out->pooled) {
-        pool.pooled[at] = program_.result(slice_.at(in.out->pooled, spec_.hidden), slice_.count * spec_.hidden);
+        pool.pooled[at] = program_->result(slice_.at(in.out->pooled, spec_.hidden), slice_.count * spec_.hidden);
       }
     }
-    pool.head = head();
-    outputs(&pool.head, 1);
+    if (headAfter()) {
+      pool.head = head();
+      outputs(&pool.head, 1);
+    } else {
+      pool.joined = program_->scratch<float>(slice_.count * spec_.headInput());
+    }
     const size_t shared = 4 * static_cast<size_t>(spec_.headInput() + 2 * pool.head.widest);
-    program_.launch("head", {slice_.count}, 256, shared, pool);
+    program_->launch("head", {slice_.count}, 256, shared, pool);
+    if (!headAfter()) buildHead(model_, slice_, {pool.joined, nullptr, 1, false}, Wanted::everything, program_);
     return {};
   }
 
   DeviceModel& model_;
   const Spec& spec_;
-  const Slice& slice_;
-  Program& program_;
+  const Request<float>& request_;
+  const Plan& plan_;
+  Slice slice_;
+  Program* program_ = nullptr;
   const bool half_;
   const int limit_;
 };
 
 }  // namespace
 
-Status buildFused(DeviceModel& model, const Slice& slice, Program* program, bool* taken) {
-  return Fused(model, slice, program).build(taken);
+bool takesFused(DeviceModel& model, const Request<float>& request, const Plan& plan, int64_t b) {
+  return Fused(model, request, plan).takes(b);
+}
+
+Status buildFused(DeviceModel& model, const Slice& slice, Program* program) {
+  return Fused(model, *slice.request, *slice.plan).build(slice, program);
 }
 
 }  // namespace hpformer::cuda

@@ -52,6 +52,7 @@ Status stageInput(DeviceModel& model, const Slice& slice, bool second, RowSelect
     info.divisor = lengths ? static_cast<float>(lengths[b]) : static_cast<float>(own);
     info.step = step && !weights ? step[b] : 0;
     input->segmentsMax = std::max(input->segmentsMax, segments.count);
+    input->segments = std::max(input->segments, segments.count);
     info.rows = info.steps;
     if (list) {
       const auto padding = [&](int64_t t) { return tokens && isPadding(spec, tokens + b * steps, t); };

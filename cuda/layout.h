@@ -14,16 +14,30 @@ constexpr int kTogether = 4;      // tdhp: segments in flight, kParts * kTogethe
 constexpr int kRawWidth = 128;    // tdhp: widest raw row
 constexpr int kMaxSegments = 64;  // stack: S of the fused path
 constexpr int kStages = 3;        // stack: slices of weights in flight
+constexpr int kRowPadding = 8;    // stack: floats after a row on its way to the head
 
 // Floats of one run's partial result: hidden, raw row, top and total.
 HPFORMER_BOTH inline int tdhpPartialWidth(int hidden) { return hidden + kRawWidth + 4; }
 
-// Floats that TDHP of one sequence needs; the scores of E borrow the partial results' place.
-HPFORMER_BOTH inline int tdhpFloats(int hidden, int segments) {
-  const int scores = (segments * segments + 3) / 4 * 4;
-  const int partial = kParts * kTogether * tdhpPartialWidth(hidden);
-  return segments * (3 * hidden + kRawWidth) + (partial > scores ? partial : scores);
+// Rows of E, I, keys and raw sums are 4 floats longer than their values: rows then begin four banks apart.
+constexpr int kKeyPadding = 4;
+
+// Partial results of the runs; the scores of E borrow their place.
+HPFORMER_BOTH inline int tdhpScratchFloats(int hidden, int scores) {
+  const int partial = kParts * kTogether * tdhpPartialWidth(hidden), rounded = (scores + 3) / 4 * 4;
+  return partial > rounded ? partial : rounded;
 }
+
+constexpr int kInfoFloats = 8;  // of a SequenceInfo
+
+// Floats that TDHP of `count` sequences together needs, the keys not included; `staged` rows of the origin table.
+HPFORMER_BOTH inline int tdhpFloats(int hidden, int segments, int count, int absorbed, int staged) {
+  const int rows = count * segments;
+  return staged * hidden + count * kInfoFloats + rows * (2 * hidden + 4 + (absorbed ? kRawWidth + 4 : 0)) + tdhpScratchFloats(hidden, rows * segments);
+}
+
+// Floats of the keys of as many rows.
+HPFORMER_BOTH inline int keyFloats(int hidden, int rows) { return rows * (hidden + kKeyPadding); }
 
 // Whether `stack` has an instance with two tiles of rows per warp: wider models would spill registers
 // (kernels/fused.cu).
@@ -33,22 +47,28 @@ struct StackLayout {
   int stride;                                     // bytes of an operand row
   int weights, operands, reduction, keys, total;  // byte offsets
 
+  // `segments`: the most of any sequence of the launch. `single`: sequences whose TDHP the block computes together.
   HPFORMER_BOTH StackLayout(int hidden, int element, int rows, int embedSlices, int segments, int packed, int single,
-                            int headWidest, int headInside) {
+                            int absorbed, int staged, int headWidest, int headInside) {
     stride = (hidden * element + 127) / 128 * 128;
     weights = 0;
     operands = kStages * 64 * hidden;
-    // P and Q; raw rows, TDHP's workspace and the rows of the head take the same place at other times.
+    // P and Q; raw rows, TDHP's workspace (or keys on their way from memory) and the rows of the head take the same
+    // place at other times.
     int area = 2 * rows * stride;
     const int raw = rows * ((embedSlices * 64 + 127) / 128 * 128);
-    const int tdhp = single ? 4 * tdhpFloats(hidden, segments) : 0;
-    const int head = headInside ? 4 * (rows * hidden + rows / 4 * 2 * headWidest) : 0;
+    const int tdhp = single ? 4 * (tdhpFloats(hidden, segments, single, absorbed, staged) +
+                                   (packed ? 0 : keyFloats(hidden, segments)))
+                     : packed ? 0
+                              : 4 * keyFloats(hidden, 16);
+    const int head = headInside ? 4 * (rows * (hidden + kRowPadding) + rows / 4 * 2 * headWidest) : 0;
     area = area > raw ? area : raw;
     area = area > tdhp ? area : tdhp;
     area = area > head ? area : head;
     reduction = operands + (area + 127) / 128 * 128;
     keys = reduction + rows * 4 * 8;
-    total = keys + (packed ? packed * segments * hidden * 4 : 2 * ((segments + 15) / 16 * 16) * hidden * element);
+    total =
+        keys + (packed ? 4 * keyFloats(hidden, packed * segments) : 2 * ((segments + 15) / 16 * 16) * hidden * element);
   }
 };
 

@@ -179,17 +179,30 @@ void DeviceModel::packFused(const Weights& w, Packer* packer) {
       hasFusedWidth(d) && head.size() <= static_cast<size_t>(kMaxHeadLayers) && !(features && spec_.features > 128);
   if (!fusable) return;
   const bool half = precision_ == Precision::bfloat16;
-  if (features) {
-    embedTransposed = packer->transposed(w.embedding, d, spec_.features, inputScale(spec_));
-    const int64_t wide = (spec_.features + 7) / 8 * 8;
+  const int64_t wide = (spec_.features + 7) / 8 * 8;
+  if (features && half) {
+    Vector turned(static_cast<size_t>(wide * d));
+    for (int64_t i = 0; i < d * spec_.features; ++i) {
+      turned[static_cast<size_t>(i % spec_.features * d + i / spec_.features)] = w.embedding[static_cast<size_t>(i)];
+    }
+    queryOperand = packer->position();
+    packer->slices(turned, wide, d, half, inputScale(spec_));
+  } else if (features) {
+    embedOperand = packer->transposed(w.embedding, d, spec_.features, inputScale(spec_));
     Vector padded(static_cast<size_t>(d * wide));
     for (int64_t i = 0; i < d * spec_.features; ++i) {
       padded[static_cast<size_t>(i / spec_.features * wide + i % spec_.features)] = w.embedding[static_cast<size_t>(i)];
     }
-    embedPadded = packer->add(padded, inputScale(spec_));
+    queryOperand = packer->add(padded, inputScale(spec_));
   }
-  fusionTransposed = packer->transposed(w.fusion, d, 2 * d);
+  if (half) {
+    fusionOperand = packer->position();
+    packer->slices(w.fusion, d, 2 * d, half);
+  } else {
+    fusionOperand = packer->transposed(w.fusion, d, 2 * d);
+  }
   stream = packer->position();
+  if (features && half) embedOperand = stream;  // the same slices
   if (features) packer->slices(w.embedding, d, spec_.features, half, inputScale(spec_));
   for (const LayerWeights& layer : w.layers) {
     packer->slices(layer.output, d, d, half);

@@ -66,7 +66,8 @@ class DeviceModel {
 
   // For the fused kernels (layouts in params.h and kernels/mma.cuh); kNone where the model's shape has none.
   bool fusable = false;
-  size_t embedTransposed = kNone, embedPadded = kNone, fusionTransposed = kNone, stream = kNone, vectors = kNone;
+  size_t embedOperand = kNone, queryOperand = kNone, fusionOperand = kNone;  // of TDHP (TdhpParams)
+  size_t stream = kNone, vectors = kNone;
 
  private:
   DeviceModel(std::shared_ptr<Device> device, const Spec& spec, const Weights& weights, Precision precision)

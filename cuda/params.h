@@ -133,13 +133,18 @@ struct LinkParams {
 struct TdhpParams {
   RowSource source;
   const SequenceInfo* info;
-  int segmentsMax, max;           // max: pooling by maximum
-  int absorbed;                   // features and mean pooling: rows are never embedded (embedTransposed, prefix used)
-  float scale;                    // 1 / sqrt(hidden)
-  const float* embedTransposed;   // [features, hidden]
-  const float* embed;             // [hidden, features rounded up to 8]: rows start on sectors
-  const double* prefix;           // [positions + 1, hidden]: sums of origin rows
-  const float* fusionTransposed;  // [2 hidden, hidden]
+  int segmentsMax;       // rows of a sequence in `keys`
+  int segments;          // the most that a sequence of this launch has: what shared memory is laid out for
+  int max;               // pooling by maximum
+  int absorbed;          // features and mean pooling: rows are never embedded (embed, query, prefix used)
+  int staged;            // rows of the origin table that a block keeps in shared memory, for several sequences; or 0
+  float scale;           // 1 / sqrt(hidden)
+  const double* prefix;  // [positions + 1, hidden]: sums of origin rows
+  // Right operands [k, n], n rounded up to 8 so that rows start on sectors; in bfloat16 as slices in the order of the
+  // lanes (model.h: slices).
+  const float* embed;   // [features, hidden]
+  const float* query;   // [hidden, features]
+  const float* fusion;  // [2 hidden, hidden]
   const float* fusionBias;
   float* keys;  // [batch, segmentsMax, hidden]; may be null inside `stack`
 };
@@ -163,7 +168,7 @@ struct HeadParams {
 
 struct StackParams {
   TdhpParams tdhp;
-  int single;          // 1: keys are computed here; 0: read from `keys`
+  int single;          // keys are computed here, of so many sequences at once; 0: read from `keys`
   const float* keys;   // [batch, segmentsMax, hidden]
   const int* rowList;  // [batch, steps] or null: row i of a sequence is step rowList[i]
   int batch;
@@ -183,7 +188,8 @@ struct StackParams {
   float* partial;               // Pick::mean, weights: [batch, tiles of 16 rows, hidden] sums
   int partialTiles;
   float* pooled;    // Pick::step: [batch, hidden] or null
-  HeadParams head;  // Pick::step and steps
+  float* encoded;   // Pick::steps: [batch, steps, hidden] or null
+  HeadParams head;  // Pick::step and steps; no layers: the head is not applied here
 };
 
 // Sums the partial rows, divides, writes `pooled`, applies the head. One block per sequence.
@@ -192,6 +198,7 @@ struct PoolHeadParams {
   const SequenceInfo* info[2];
   int partialTiles[2];
   float* pooled[2];  // or null
+  float* joined;     // [batch, inputs * hidden]: the head's input, or null
   int inputs, hidden, divide;
   HeadParams head;
 };

@@ -31,28 +31,35 @@ struct KeyFragments {
     return load16(values + ((group * (kHidden / kColumns) + column) * 32 + lane) * 16);
   }
 
-  // By the whole block; `keys` is row-major, in shared or global memory.
-  __device__ void fill(const float* keys, int segments) const {
-    const int words = kBf16 ? 8 : 4;  // values in 16 bytes
-    const int units = padded * kHidden / words;
-    for (int i = threadIdx.x; i < units; i += blockDim.x) {
-      const int lane = i % 32, r = lane / 4, c = lane % 4, tile = i / 32 % (padded / 8), chunk = i / 32 / (padded / 8);
-      const int segment = tile * 8 + r, column = chunk * O::kChunk + c * words;
-      float v[8];
+  // Segments 16 group …, by the whole block; `keys`: their rows in shared memory, `live` of them. The scale of the
+  // scores goes into their operands.
+  __device__ void fill(int group, const float* keys, int live, float scale) const {
+    constexpr int kStride = kHidden + kKeyPadding;
+    constexpr int kWords = kBf16 ? 8 : 4;  // values in 16 bytes
+    constexpr int kUnits = 16 * kHidden / kWords;
+    for (int i = threadIdx.x; i < kUnits; i += blockDim.x) {
+      const int lane = i % 32, r = lane / 4, c = lane % 4, tile = i / 32 % 2, chunk = i / 64;
+      const int segment = tile * 8 + r;
+      float v[8] = {};
+      if (segment < live) {
 #pragma unroll
-      for (int e = 0; e < words; ++e) v[e] = segment < segments ? keys[segment * kHidden + column + e] : 0.f;
-      store(scores + i * 16, v);
-    }
-    for (int i = threadIdx.x; i < units; i += blockDim.x) {
-      const int lane = i % 32, r = lane / 4, c = lane % 4, tile = i / 32 % (kHidden / kColumns);
-      const int group = i / 32 / (kHidden / kColumns) * 16, column = tile * kColumns + r;
-      float v[8];
-#pragma unroll
-      for (int e = 0; e < words; ++e) {
-        const int segment = group + 2 * c + (e & 1) + (e & 2) * 4;
-        v[e] = segment < segments ? keys[segment * kHidden + column + (e >> 2) * 8] : 0.f;
+        for (int e = 0; e < kWords; e += 4) {
+          const float4 w =
+              *reinterpret_cast<const float4*>(keys + segment * kStride + chunk * O::kChunk + c * kWords + e);
+          v[e] = w.x * scale, v[e + 1] = w.y * scale, v[e + 2] = w.z * scale, v[e + 3] = w.w * scale;
+        }
       }
-      store(values + i * 16, v);
+      store(scores + ((chunk * (padded / 8) + group * 2 + tile) * 32 + lane) * 16, v);
+    }
+    for (int i = threadIdx.x; i < kUnits; i += blockDim.x) {
+      const int lane = i % 32, r = lane / 4, c = lane % 4, column = i / 32 * kColumns + r;
+      float v[8];
+#pragma unroll
+      for (int e = 0; e < kWords; ++e) {
+        const int segment = 2 * c + (e & 1) + (e & 2) * 4;
+        v[e] = segment < live ? keys[segment * kStride + column + (e >> 2) * 8] : 0.f;
+      }
+      store(values + (group * kUnits + i) * 16, v);
     }
   }
 
@@ -88,10 +95,9 @@ __device__ __forceinline__ void maskColumns(Fragment* f, int first, int begin, i
 // Row tile of 16 rows at `row`: heads warp, warp + 4, …; x from `in`, result as operand rows to `out`.
 template <int kHidden, bool kBf16>
 __device__ __forceinline__ void sharedAttention(const KeyFragments<kHidden, kBf16>& keys, int segments, int heads,
-                                                float scale, char* in, char* out, int stride, int row, int warp,
-                                                int lane) {
+                                                char* in, char* out, int stride, int row, int warp, int lane) {
   using O = Operand<kBf16>;
-  const int r = lane / 4, c = lane % 4, width = kHidden / heads, groups = keys.padded / 16;
+  const int r = lane / 4, c = lane % 4, width = kHidden / heads;
   for (int head = warp; head < heads; head += 4) {
     const int begin = head * width, end = begin + width;
     float score[kMaxSegments / 8][4];
@@ -106,7 +112,7 @@ __device__ __forceinline__ void sharedAttention(const KeyFragments<kHidden, kBf1
                                  load16(unitOf(in, stride, row + r + 8, chunk * 4 + c)));
 #pragma unroll
       for (int t = 0; t < kMaxSegments / 8; ++t) {
-        if (t / 2 < groups) {
+        if (t * 8 < segments) {
           Fragment f = keys.scoreFragment(chunk, t, lane);
           if (!whole) maskColumns<kBf16>(&f, chunk * O::kChunk + c * (O::kChunk / 4), begin, end);
           O::multiply(score[t], a, O::prepareB(f));
@@ -117,10 +123,10 @@ __device__ __forceinline__ void sharedAttention(const KeyFragments<kHidden, kBf1
     float top[2] = {-INFINITY, -INFINITY}, total[2] = {};
 #pragma unroll
     for (int t = 0; t < kMaxSegments / 8; ++t) {
-      if (t / 2 < groups) {
+      if (t * 8 < segments) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          score[t][e] = t * 8 + 2 * c + (e & 1) < segments ? score[t][e] * scale : -INFINITY;
+          if (t * 8 + 2 * c + (e & 1) >= segments) score[t][e] = -INFINITY;
           top[e / 2] = fmaxf(top[e / 2], score[t][e]);
         }
       }
@@ -132,10 +138,10 @@ __device__ __forceinline__ void sharedAttention(const KeyFragments<kHidden, kBf1
     }
 #pragma unroll
     for (int t = 0; t < kMaxSegments / 8; ++t) {
-      if (t / 2 < groups) {
+      if (t * 8 < segments) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          score[t][e] = exp2f(score[t][e] - top[e / 2]);
+          score[t][e] = exp2Fast(score[t][e] - top[e / 2]);
           total[e / 2] += score[t][e];
         }
       }
@@ -146,12 +152,21 @@ __device__ __forceinline__ void sharedAttention(const KeyFragments<kHidden, kBf1
       total[h] += __shfl_xor_sync(kFull, total[h], 2);
       total[h] = 1.f / total[h];
     }
-    // The scores of a lane are its operand. Eight columns at a time; only the head's own are stored.
+    // The division goes where there are fewer values.
+    const bool late = (segments + 7) / 8 * 8 > width;
+#pragma unroll
+    for (int t = 0; t < kMaxSegments / 8; ++t) {
+      if (!late && t * 8 < segments) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) score[t][e] *= total[e / 2];
+      }
+    }
+    // The weights of a lane are its operand. Eight columns at a time; only the head's own are stored.
     for (int tile = begin / 8; tile * 8 < end; ++tile) {
       float sum[4] = {};
 #pragma unroll
       for (int g = 0; g < kMaxSegments / 16; ++g) {
-        if (g < groups) {
+        if (g * 16 < segments) {
           const float(&even)[4] = score[2 * g];
           const float(&odd)[4] = score[2 * g + 1];
           if constexpr (kBf16) {
@@ -170,7 +185,7 @@ __device__ __forceinline__ void sharedAttention(const KeyFragments<kHidden, kBf1
       const int column = tile * 8 + 2 * c;
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const float x = sum[2 * h] * total[h], y = sum[2 * h + 1] * total[h];
+        const float x = late ? sum[2 * h] * total[h] : sum[2 * h], y = late ? sum[2 * h + 1] * total[h] : sum[2 * h + 1];
         const int at = row + r + 8 * h;
         if (column >= begin && column + 1 < end) {
           storePair<kBf16>(out, stride, at, column, x, y);
@@ -183,7 +198,7 @@ __device__ __forceinline__ void sharedAttention(const KeyFragments<kHidden, kBf1
   }
 }
 
-// One row with keys of its own ([S][hidden] floats in shared memory), by one warp: lane l has columns l * hidden / 32
+// One row with keys of its own ([S][hidden + padding] floats in shared memory), by one warp: lane l has columns l * hidden / 32
 // …, so 32 / heads lanes make a head (heads divides 32).
 template <int kHidden, bool kBf16>
 __device__ __forceinline__ void packedAttention(const float* keys, int segments, int heads, float scale, char* in,
@@ -194,7 +209,7 @@ __device__ __forceinline__ void packedAttention(const float* keys, int segments,
   loadValues<kBf16>(in, stride, row, column, x);
   for (int s = 0; s < segments; ++s) {
     float key[kColumns], score = 0.f;
-    loadFloats(keys + s * kHidden + column, key);
+    loadFloats(keys + s * (kHidden + kKeyPadding) + column, key);
 #pragma unroll
     for (int i = 0; i < kColumns; ++i) {
       if (kBf16) key[i] = __bfloat162float(__float2bfloat16_rn(key[i]));
@@ -203,7 +218,7 @@ __device__ __forceinline__ void packedAttention(const float* keys, int segments,
     for (int i = lanes / 2; i > 0; i >>= 1) score += __shfl_xor_sync(kFull, score, i);
     score *= scale;
     const float next = fmaxf(top, score);
-    const float shrink = exp2f(top - next), weight = exp2f(score - next);
+    const float shrink = exp2Fast(top - next), weight = exp2Fast(score - next);
     total = fmaf(total, shrink, weight);
 #pragma unroll
     for (int i = 0; i < kColumns; ++i) sum[i] = fmaf(weight, key[i], sum[i] * shrink);

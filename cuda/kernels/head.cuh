@@ -90,8 +90,10 @@ HPFORMER_KERNEL((256), head)(const __grid_constant__ PoolHeadParams p) {
       if (p.divide) sum /= info.divisor;
       headMemory[n * p.hidden + i] = sum;
       if (p.pooled[n]) p.pooled[n][static_cast<long long>(batch) * p.hidden + i] = sum;
+      if (p.joined) p.joined[(static_cast<long long>(batch) * p.inputs + n) * p.hidden + i] = sum;
     }
   }
+  if (p.head.layers == 0) return;  // a head wider than shared memory has launches of its own
   __syncthreads();
   headRow<true>(p.head, headMemory, headMemory + p.inputs * p.hidden, batch, true);
 }

@@ -27,6 +27,8 @@ class Stack {
   static constexpr int kSlices = kHidden / O::kChunk;
   static constexpr int kSliceBytes = 64 * kHidden;
   static constexpr int kUnits = kHidden / 8 * 32;  // 16-byte units in a slice
+  static constexpr int kKeyStride = kHidden + kKeyPadding;
+  static constexpr int kRowStride = kHidden + kRowPadding;  // of a row on its way to the head
 
   const StackParams& p;
   char* const memory;
@@ -43,7 +45,8 @@ class Stack {
       : p(params),
         memory(shared),
         layout(kHidden, O::kElement, static_cast<int>(blockDim.x) / 128 * 16 * kTiles, params.embedSlices,
-               params.tdhp.segmentsMax, params.packed, params.single, params.head.widest, params.pick <= Pick::step),
+               params.tdhp.segments, params.packed, params.single, params.tdhp.absorbed, params.tdhp.staged,
+               params.head.widest, params.pick <= Pick::step),
         warp(threadIdx.x / 32),
         lane(threadIdx.x % 32),
         quarter(warp % 4),
@@ -102,8 +105,7 @@ class Stack {
     return memory + layout.weights + slice++ % kStages * kSliceBytes;
   }
 
-  // sum += rows of `operands` times `count` slices of the stream.
-  __device__ void product(char* operands, int stride, int count, float (&sum)[kTiles][kGroups][4]) {
+  static __device__ void clear(float (&sum)[kTiles][kGroups][4]) {
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
 #pragma unroll
@@ -112,6 +114,10 @@ class Stack {
         for (int e = 0; e < 4; ++e) sum[t][g][e] = 0.f;
       }
     }
+  }
+
+  // sum += rows of `operands` times `count` slices of the stream.
+  __device__ void product(char* operands, int stride, int count, float (&sum)[kTiles][kGroups][4]) {
     for (int k = 0; k < count; ++k) {
       const char* weights = nextSlice() + (quarter * kGroups * 32 + lane) * 16;
       typename O::A a[kTiles];
@@ -133,22 +139,47 @@ class Stack {
   // ---- keys ----
 
   __device__ void prepareKeys(int first, int count, int tile) {
-    for (int i = 0; i < count; ++i) {
-      const int batch = first + i, segments = p.tdhp.info[batch].segments;
-      const float* keys = p.keys + static_cast<long long>(batch) * p.tdhp.segmentsMax * kHidden;
-      if (p.single) {
-        const TdhpShared shared(reinterpret_cast<float*>(memory + layout.operands), kHidden, segments);
-        tdhpSequence<kHidden>(p.tdhp, batch, shared);
-        if (p.tdhp.keys && tile == 0) writeKeys<kHidden>(p.tdhp, batch, shared);
-        keys = shared.means;
+    float* const area = reinterpret_cast<float*>(memory + layout.operands);
+    float* const packedKeys = reinterpret_cast<float*>(memory + layout.keys);
+    const int stride = p.tdhp.segments * kKeyStride;  // of a sequence, packed
+    if (p.single) {
+#pragma unroll 1
+      for (int i = 0; i < count; i += p.single) {
+        const Tdhp<kHidden, kBf16> tdhp(p.tdhp, first + i, min(p.single, count - i), area,
+                                        p.packed ? packedKeys + i * stride : nullptr);
+        tdhp.run(i == 0);
+        if (p.tdhp.keys && tile == 0) tdhp.writeKeys();
+        if (!p.packed) fillKeys(tdhp.keys, p.tdhp.info[first].segments);
       }
-      if (p.packed) {
-        float* to = reinterpret_cast<float*>(memory + layout.keys) + i * p.tdhp.segmentsMax * kHidden;
-        for (int k = threadIdx.x; k < segments * kHidden; k += blockDim.x) to[k] = keys[k];
-      } else {
-        KeyFragments<kHidden, kBf16>(memory + layout.keys, p.tdhp.segmentsMax).fill(keys, segments);
+    } else if (p.packed) {
+      for (int i = 0; i < count; ++i) copyKeys(first + i, 0, p.tdhp.info[first + i].segments, packedKeys + i * stride);
+    } else {
+      const KeyFragments<kHidden, kBf16> fragments(memory + layout.keys, p.tdhp.segments);
+      const int segments = p.tdhp.info[first].segments;
+      for (int group = 0; group * 16 < segments; ++group) {
+        const int live = min(16, segments - group * 16);
+        copyKeys(first, group * 16, live, area);
+        __syncthreads();
+        fragments.fill(group, area, live, p.scale);
+        __syncthreads();
       }
-      __syncthreads();
+    }
+    __syncthreads();
+  }
+
+  __device__ void fillKeys(const float* keys, int segments) {
+    const KeyFragments<kHidden, kBf16> fragments(memory + layout.keys, p.tdhp.segments);
+    for (int group = 0; group * 16 < segments; ++group) {
+      fragments.fill(group, keys + group * 16 * kKeyStride, min(16, segments - group * 16), p.scale);
+    }
+  }
+
+  // Keys of segments `from` … from memory to rows in shared memory.
+  __device__ void copyKeys(int batch, int from, int segments, float* to) {
+    const float* keys = p.keys + (static_cast<long long>(batch) * p.tdhp.segmentsMax + from) * kHidden;
+    for (int k = threadIdx.x * 4; k < segments * kHidden; k += blockDim.x * 4) {
+      *reinterpret_cast<float4*>(to + k / kHidden * kKeyStride + k % kHidden) =
+          *reinterpret_cast<const float4*>(keys + k);
     }
   }
 
@@ -170,6 +201,8 @@ class Stack {
 
   __device__ void embed(int first, int count, int tile) {
     const RowSource& s = p.tdhp.source;
+    clear(x);
+    if (kBf16 && p.embedSlices) addOrigin(first, count, tile);  // the sum begins there
     if (p.embedSlices) {
       stageFeatures(first, count, tile);
       // The operand rows of the raw features have a stride of their own.
@@ -195,10 +228,9 @@ class Stack {
           } else if (s.kind == Embed::rows) {
             v = __ldg(reinterpret_cast<const float2*>(s.rows + at * kHidden + column));
           } else {
-            const float2 o = __ldg(
-                reinterpret_cast<const float2*>(s.origin + static_cast<long long>(position) * s.originStride + column));
+            const float2 o = kBf16 && p.embedSlices ? make_float2(0.f, 0.f) : origin(position, column);
             if (s.kind == Embed::features) {
-              v = make_float2(v.x + o.x, v.y + o.y);
+              if (!kBf16) v = make_float2(v.x + o.x, v.y + o.y);
             } else if (s.kind == Embed::tokens) {
               const float2 e = __ldg(
                   reinterpret_cast<const float2*>(s.table + static_cast<long long>(s.tokens[at]) * kHidden + column));
@@ -234,6 +266,30 @@ class Stack {
     __syncthreads();
   }
 
+  __device__ float2 origin(int position, int column) const {
+    const RowSource& s = p.tdhp.source;
+    return __ldg(
+        reinterpret_cast<const float2*>(s.origin + static_cast<long long>(position) * s.originStride + column));
+  }
+
+  // Bias and position of rows of features (no padding there).
+  __device__ void addOrigin(int first, int count, int tile) {
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        int batch, step;
+        if (!locate(firstRow + t * 16 + r + 8 * h, first, count, tile, &batch, &step)) continue;
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) {
+          const float2 o = origin(step, quarter * kQuarter + g * 8 + 2 * c);
+          x[t][g][2 * h] = o.x;
+          x[t][g][2 * h + 1] = o.y;
+        }
+      }
+    }
+  }
+
   __device__ int rawStride() const { return (p.embedSlices * 64 + 127) / 128 * 128; }
 
   __device__ void stageFeatures(int first, int count, int tile) {
@@ -247,8 +303,8 @@ class Stack {
         for (int k = lane * 4; k < width; k += 128) {
           const float4 v =
               alive && k < s.features ? __ldg(reinterpret_cast<const float4*>(from + k)) : make_float4(0, 0, 0, 0);
-          storePair<kBf16>(front, rawStride(), row, k, v.x, v.y);
-          storePair<kBf16>(front, rawStride(), row, k + 2, v.z, v.w);
+          const float four[4] = {v.x, v.y, v.z, v.w};
+          storeValues<kBf16>(front, rawStride(), row, k, four);
         }
       } else {
         for (int k = lane; k < width; k += 32) {
@@ -278,7 +334,7 @@ class Stack {
     if (p.packed) {
       const float* keys = reinterpret_cast<const float*>(memory + layout.keys);
       for (int row = warp; row < count; row += blockDim.x / 32) {
-        packedAttention<kHidden, kBf16>(keys + row * p.tdhp.segmentsMax * kHidden, p.tdhp.info[first + row].segments,
+        packedAttention<kHidden, kBf16>(keys + row * p.tdhp.segments * kKeyStride, p.tdhp.info[first + row].segments,
                                         p.heads, p.scale, front, back, layout.stride, row, lane);
       }
       // Rows of the tile without a sequence: zero operands.
@@ -287,35 +343,46 @@ class Stack {
         for (int i = 0; i < kHidden / 32; ++i) storeOne<kBf16>(back, layout.stride, row, lane + 32 * i, 0.f);
       }
     } else {
-      const KeyFragments<kHidden, kBf16> keys(memory + layout.keys, p.tdhp.segmentsMax);
+      const KeyFragments<kHidden, kBf16> keys(memory + layout.keys, p.tdhp.segments);
 #pragma unroll 1
       for (int t = 0; t < kTiles; ++t) {
-        sharedAttention<kHidden, kBf16>(keys, p.tdhp.info[first].segments, p.heads, p.scale, front, back, layout.stride,
+        sharedAttention<kHidden, kBf16>(keys, p.tdhp.info[first].segments, p.heads, front, back, layout.stride,
                                         firstRow + t * 16, quarter, lane);
       }
     }
     float branch[kTiles][kGroups][4];
-    product(back, layout.stride, kSlices, branch);
+    if constexpr (kBf16) {
+      product(back, layout.stride, kSlices, x);  // the residual is where the sum begins
+    } else {
+      clear(branch);
+      product(back, layout.stride, kSlices, branch);
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
+      for (int t = 0; t < kTiles; ++t) {
 #pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
+        for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) x[t][g][e] += branch[t][g][e];
+          for (int e = 0; e < 4; ++e) x[t][g][e] += branch[t][g][e];
+        }
       }
     }
     normalise(p.norm, vectors + kHidden, vectors + 2 * kHidden);
     storeOperands(front);
-    product(front, layout.stride, kSlices, branch);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       const float2 bias = __ldg(reinterpret_cast<const float2*>(vectors + quarter * kQuarter + g * 8 + 2 * c));
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          x[t][g][e] += activate(p.activation, branch[t][g][e] + (e & 1 ? bias.y : bias.x));
-        }
+        for (int e = 0; e < 4; ++e) branch[t][g][e] = e & 1 ? bias.y : bias.x;
+      }
+    }
+    product(front, layout.stride, kSlices, branch);
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) x[t][g][e] += activate(p.activation, branch[t][g][e]);
       }
     }
     normalise(p.norm, vectors + 3 * kHidden, vectors + 4 * kHidden);
@@ -327,49 +394,94 @@ class Stack {
     __syncthreads();
   }
 
-  // Norm of x over the columns. A warp reduces its quarter to (mean, squares about it); the four are combined exactly
-  // in the same order by everyone.
+  // A lane has values of 2 kTiles rows, i = 2 t + h, and owns one of them (of one tile: two lanes own the same).
+  static constexpr int kOwned = 2 * kTiles;
+  __device__ int owner(int i) const { return (lane & ~3) | (kTiles == 2 ? i : 2 * i); }
+
+  // Sums over the four lanes of a row, for its owner. The order is the same for one tile and for two.
+  __device__ float ownedSum(const float (&v)[kOwned]) const {
+    const bool high = c & 2, odd = c & 1;
+    if constexpr (kTiles == 2) {
+      const float a = (high ? v[2] : v[0]) + __shfl_xor_sync(kFull, high ? v[0] : v[2], 2);
+      const float b = (high ? v[3] : v[1]) + __shfl_xor_sync(kFull, high ? v[1] : v[3], 2);
+      return (odd ? b : a) + __shfl_xor_sync(kFull, odd ? a : b, 1);
+    } else {
+      const float a = (high ? v[1] : v[0]) + __shfl_xor_sync(kFull, high ? v[0] : v[1], 2);
+      return a + __shfl_xor_sync(kFull, a, 1);
+    }
+  }
+
+  // Squares of this warp's columns about each row's centre.
+  __device__ float ownedSquares(const float (&centre)[kOwned]) const {
+    float sum[kOwned] = {};
+#pragma unroll
+    for (int i = 0; i < kOwned; ++i) {
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const float d = x[i / 2][g][i % 2 * 2 + e] - centre[i];
+          sum[i] = fmaf(d, d, sum[i]);
+        }
+      }
+    }
+    return ownedSum(sum);
+  }
+
+  // Mean (0 unless centred) and squares about it of this warp's quarter of the owned row.
+  __device__ float2 quarterMoments(bool centred) const {
+    float sum[kOwned] = {}, zero[kOwned] = {}, mean = 0.f;
+    if (centred) {
+#pragma unroll
+      for (int i = 0; i < kOwned; ++i) {
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) sum[i] += x[i / 2][g][i % 2 * 2] + x[i / 2][g][i % 2 * 2 + 1];
+      }
+      mean = ownedSum(sum) / kQuarter;
+    }
+    if constexpr (kBf16) {
+      // Squares about zero, less the mean's: one operation less per value. Where that would cancel most digits, about
+      // the mean after all.
+      const float square = ownedSquares(zero), about = fmaf(-mean * kQuarter, mean, square);
+      const bool cancels = about < 0.01f * square;
+      if (!__any_sync(kFull, cancels)) return make_float2(mean, about);
+      const float exact = aboutMean(mean);
+      return make_float2(mean, cancels ? exact : about);
+    } else {
+      return make_float2(mean, aboutMean(mean));
+    }
+  }
+
+  __device__ float aboutMean(float mean) const {
+    float centre[kOwned];
+#pragma unroll
+    for (int i = 0; i < kOwned; ++i) centre[i] = __shfl_sync(kFull, mean, owner(i));
+    return ownedSquares(centre);
+  }
+
+  // Norm of x over the columns. A warp reduces its quarter to (mean, squares about it); the four are combined exactly,
+  // by the lanes that own the rows.
   __device__ void normalise(Norm kind, const float* weight, const float* bias) {
     float mean[kTiles][2], scale[kTiles][2];
     if (kind != Norm::affine) {
-      float2* shared = reinterpret_cast<float2*>(memory + layout.reduction);
-      const bool centred = kind == Norm::layernorm;
-#pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          float sum = 0.f, square = 0.f;
-          if (centred) {
-#pragma unroll
-            for (int g = 0; g < kGroups; ++g) sum += x[t][g][2 * h] + x[t][g][2 * h + 1];
-            sum += __shfl_xor_sync(kFull, sum, 1);
-            sum += __shfl_xor_sync(kFull, sum, 2);
-            sum /= kQuarter;
-          }
-#pragma unroll
-          for (int g = 0; g < kGroups; ++g) {
-            square = fmaf(x[t][g][2 * h] - sum, x[t][g][2 * h] - sum, square);
-            square = fmaf(x[t][g][2 * h + 1] - sum, x[t][g][2 * h + 1] - sum, square);
-          }
-          square += __shfl_xor_sync(kFull, square, 1);
-          square += __shfl_xor_sync(kFull, square, 2);
-          if (c == 0) shared[(firstRow + t * 16 + r + 8 * h) * 4 + quarter] = make_float2(sum, square);
-        }
-      }
+      const int slot = kTiles == 2 ? lane : lane / 2, groups = blockDim.x / 128;
+      float2* shared = reinterpret_cast<float2*>(memory + layout.reduction) + warp / 4 * 16 * kTiles + slot;
+      const float2 own = quarterMoments(kind == Norm::layernorm);
+      if (kTiles == 2 || c % 2 == 0) shared[quarter * groups * 16 * kTiles] = own;
       __syncthreads();
+      float2 part[4];
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
+      for (int i = 0; i < 4; ++i) part[i] = shared[i * groups * 16 * kTiles];
+      const float m = ((part[0].x + part[1].x) + (part[2].x + part[3].x)) * 0.25f;
+      float between = 0.f;
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          const float4* from = reinterpret_cast<const float4*>(shared + (firstRow + t * 16 + r + 8 * h) * 4);
-          const float4 u = from[0], v = from[1];  // (mean, squares) of quarters 0, 1 and 2, 3
-          const float m = ((u.x + u.z) + (v.x + v.z)) * 0.25f;
-          const float d0 = u.x - m, d1 = u.z - m, d2 = v.x - m, d3 = v.z - m;
-          const float between = fmaf(d0, d0, fmaf(d1, d1, fmaf(d2, d2, d3 * d3)));
-          const float square = fmaf(between, kQuarter, (u.y + u.w) + (v.y + v.w));
-          mean[t][h] = m;
-          scale[t][h] = 1.f / sqrtf(square / kHidden + kEpsilon);
-        }
+      for (int i = 0; i < 4; ++i) between = fmaf(part[i].x - m, part[i].x - m, between);
+      const float square = fmaf(between, kQuarter, (part[0].y + part[1].y) + (part[2].y + part[3].y));
+      const float unit = 1.f / sqrtf(square / kHidden + kEpsilon);
+#pragma unroll
+      for (int i = 0; i < kOwned; ++i) {
+        mean[i / 2][i % 2] = __shfl_sync(kFull, m, owner(i));
+        scale[i / 2][i % 2] = __shfl_sync(kFull, unit, owner(i));
       }
     }
 #pragma unroll
@@ -395,7 +507,7 @@ class Stack {
     return position && position[static_cast<long long>(batch) * p.tdhp.source.steps + step] < 0;
   }
 
-  // The rows as float32 [rows][hidden] in the operand area; padding rows are zero.
+  // The rows as float32 [rows][kRowStride] in the operand area; padding rows are zero.
   __device__ float* rowsInShared(int first, int count, int tile) {
     float* out = reinterpret_cast<float*>(memory + layout.operands);
 #pragma unroll
@@ -409,7 +521,7 @@ class Stack {
         for (int g = 0; g < kGroups; ++g) {
           const int column = quarter * kQuarter + g * 8 + 2 * c;
           const float2 v = zero ? make_float2(0.f, 0.f) : make_float2(x[t][g][2 * h], x[t][g][2 * h + 1]);
-          *reinterpret_cast<float2*>(out + row * kHidden + column) = v;
+          *reinterpret_cast<float2*>(out + row * kRowStride + column) = v;
         }
       }
     }
@@ -421,23 +533,24 @@ class Stack {
 
   __device__ void readRows(int first, int count) {
     const float* row = rowsInShared(first, count, 0);
-    float* scratch = headScratch(reinterpret_cast<float*>(memory + layout.operands) + rows * kHidden);
+    float* scratch = headScratch(reinterpret_cast<float*>(memory + layout.operands) + rows * kRowStride);
     for (int i = warp; i < count; i += blockDim.x / 32) {
       for (int k = lane; p.pooled && k < kHidden; k += 32) {
-        p.pooled[static_cast<long long>(first + i) * kHidden + k] = row[i * kHidden + k];
+        p.pooled[static_cast<long long>(first + i) * kHidden + k] = row[i * kRowStride + k];
       }
-      headRow<false>(p.head, row + i * kHidden, scratch, first + i, true);
+      if (p.head.layers) headRow<false>(p.head, row + i * kRowStride, scratch, first + i, true);
     }
   }
 
   __device__ void readSteps(int first, int tile) {
     const float* row = rowsInShared(first, 1, tile);
-    float* scratch = headScratch(reinterpret_cast<float*>(memory + layout.operands) + rows * kHidden);
+    float* scratch = headScratch(reinterpret_cast<float*>(memory + layout.operands) + rows * kRowStride);
     for (int i = warp; i < rows; i += blockDim.x / 32) {
       const int step = tile * rows + i;
       if (step >= p.tdhp.source.steps) break;
       const long long at = static_cast<long long>(first) * p.tdhp.source.steps + step;
-      headRow<false>(p.head, row + i * kHidden, scratch, at, step < p.tdhp.info[first].steps);
+      for (int k = lane; p.encoded && k < kHidden; k += 32) p.encoded[at * kHidden + k] = row[i * kRowStride + k];
+      if (p.head.layers) headRow<false>(p.head, row + i * kRowStride, scratch, at, step < p.tdhp.info[first].steps);
     }
   }
 

@@ -1,33 +1,23 @@
-// tdhp: segment pooling, extra-segment attention, intra-segment attention and fusion of one sequence by one block.
+// tdhp: segment pooling, extra-segment attention, intra-segment attention and fusion, by one block, of one sequence or
+// of several at once.
 //
 //   pass 1  rows -> segment means            each (segment, quarter) is one warp's work, partial sums through shared
 //   memory
 //           means -> E = softmax(m m^T) m    in shared memory
 //   pass 2  rows -> I                        the same split; each warp runs a one-pass online softmax with query E_s
-//           K = [E ; I] Wf^T + c             columns over threads, four segments at a time
+//           K = [E ; I] Wf^T + c             tensor cores in bfloat16, else columns over threads
 //
-// With absorbed embedding (features, mean) a row is never embedded: the mean of raw rows goes through W once per
-// segment, the query goes through W^T, the sum of raw rows goes through W; only the origin (bias + position) is added
-// per row. The split into quarters and the order of every sum do not depend on the number of threads, so all launch
-// shapes agree bit for bit. Appended rows and padding tokens are zero: they cost no load, only their count enters the
-// softmax.
+// With absorbed embedding (features, mean) a row is never embedded: the sum of raw rows goes through W once per
+// segment, the query goes through W^T, the weighted sum of raw rows goes through W; only the origin (bias + position)
+// is added per row. Products take the segments of all sequences of the block as rows, so that weights are read once.
+// The split into quarters and the order of every sum depend neither on the number of threads nor on the other
+// sequences, so all launch shapes agree bit for bit. Appended rows and padding tokens are zero: they cost no load, only
+// their count enters the softmax.
 #pragma once
 #include "../layout.h"
-#include "common.cuh"
+#include "mma.cuh"
 
 namespace hpformer::cuda {
-
-// Shared memory of one sequence, in floats. `together` is [S][2 hidden]: E then I. The keys replace the means.
-struct TdhpShared {
-  float *together, *means, *raw, *partial;
-  int partialStride;
-  __device__ TdhpShared(float* base, int hidden, int segments)
-      : together(base),
-        means(base + segments * 2 * hidden),
-        raw(means + segments * hidden),
-        partial(raw + segments * kRawWidth),
-        partialStride(tdhpPartialWidth(hidden)) {}
-};
 
 // One row in registers: `raw` 4 values of the raw features, `x` hidden / 32 values (columns lane + 32 i).
 template <int kHidden>
@@ -42,18 +32,25 @@ struct RowReader {
   const TdhpParams& p;
   long long base;  // batch * steps
   int lane;
-  bool vectors;  // raw rows by float4
+  bool vectors;         // raw rows by float4
+  bool live;            // the lane has values of raw rows
+  const float* staged;  // origin rows in shared memory, or null
 
-  __device__ RowReader(const TdhpParams& params, int batch, int laneIndex)
+  __device__ RowReader(const TdhpParams& params, int batch, int laneIndex, const float* stagedOrigin)
       : p(params),
         base(static_cast<long long>(batch) * params.source.steps),
         lane(laneIndex),
-        vectors(params.source.features % 4 == 0) {}
+        vectors(params.source.features % 4 == 0),
+        live((vectors ? 4 : 1) * laneIndex < params.source.features),
+        staged(stagedOrigin) {}
 
-  // A raw row of kRawWidth values in shared memory, in the lanes' order: four neighbours, or every 32nd.
+  // A raw row of kRawWidth values in shared memory, in the lanes' order: four neighbours, or every 32nd. Assembly,
+  // since the compiler merges the two branches into single words with conflicts.
   __device__ void storeRaw(float* to, const float (&raw)[4]) const {
     if (vectors) {
-      *reinterpret_cast<float4*>(to + lane * 4) = make_float4(raw[0], raw[1], raw[2], raw[3]);
+      asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(sharedAddress(to + lane * 4)), "f"(raw[0]),
+                   "f"(raw[1]), "f"(raw[2]), "f"(raw[3])
+                   : "memory");
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i) to[lane + 32 * i] = raw[i];
@@ -62,8 +59,10 @@ struct RowReader {
   // Columns beyond the features are zero in memory or meet a zero of the row.
   __device__ void loadRaw(const float* from, float (&raw)[4]) const {
     if (vectors) {
-      const float4 v = *reinterpret_cast<const float4*>(from + lane * 4);
-      raw[0] = v.x, raw[1] = v.y, raw[2] = v.z, raw[3] = v.w;
+      asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                   : "=f"(raw[0]), "=f"(raw[1]), "=f"(raw[2]), "=f"(raw[3])
+                   : "r"(sharedAddress(from + lane * 4))
+                   : "memory");
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i) raw[i] = from[lane + 32 * i];
@@ -100,8 +99,13 @@ struct RowReader {
       return true;
     }
     const float* origin = s.origin + static_cast<long long>(position) * s.originStride;
+    if (staged) {
 #pragma unroll
-    for (int i = 0; i < kColumns; ++i) row->x[i] = __ldg(origin + lane + 32 * i);
+      for (int i = 0; i < kColumns; ++i) row->x[i] = staged[position * kHidden + lane + 32 * i];
+    } else {
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i) row->x[i] = __ldg(origin + lane + 32 * i);
+    }
     if (s.kind == Embed::features) {
       readRaw(t, row->raw);
       return true;
@@ -136,44 +140,6 @@ struct RowReader {
   }
 };
 
-// out[s][n] = sum_k in[s][k] weight[k][n] for s of [first, first + kTogether) below `count`, handed to use(s, n, sum).
-// Columns over threads, then groups of segments: neighbouring threads read neighbouring weights.
-template <typename Use>
-__device__ __forceinline__ void smallProduct(const float* in, int inStride, const float* weight, int weightStride,
-                                             int k, int n, int count, Use use) {
-  const int groups = (count + kTogether - 1) / kTogether;
-  for (int i = threadIdx.x; i < n * groups; i += blockDim.x) {
-    const int column = i % n, first = i / n * kTogether;
-    float sum[kTogether] = {};
-    int j = 0;
-    for (; j + 4 <= k; j += 4) {
-      float w[4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) w[e] = __ldg(weight + static_cast<long long>(j + e) * weightStride + column);
-#pragma unroll
-      for (int s = 0; s < kTogether; ++s) {
-        if (first + s >= count) break;
-        const float4 v = *reinterpret_cast<const float4*>(in + (first + s) * inStride + j);
-        sum[s] = fmaf(v.x, w[0], sum[s]);
-        sum[s] = fmaf(v.y, w[1], sum[s]);
-        sum[s] = fmaf(v.z, w[2], sum[s]);
-        sum[s] = fmaf(v.w, w[3], sum[s]);
-      }
-    }
-    for (; j < k; ++j) {
-      const float w = __ldg(weight + static_cast<long long>(j) * weightStride + column);
-#pragma unroll
-      for (int s = 0; s < kTogether; ++s) {
-        if (first + s < count) sum[s] = fmaf(in[(first + s) * inStride + j], w, sum[s]);
-      }
-    }
-#pragma unroll
-    for (int s = 0; s < kTogether; ++s) {
-      if (first + s < count) use(first + s, column, sum[s]);
-    }
-  }
-}
-
 // The rows of quarter `part` of segment `s`: [begin, end).
 struct Run {
   int begin, end;
@@ -186,278 +152,486 @@ struct Run {
   }
 };
 
-template <int kHidden>
-__device__ void poolSegments(const TdhpParams& p, const SequenceInfo& info, int batch, const TdhpShared& shared) {
-  constexpr int kColumns = kHidden / 32;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  const RowReader<kHidden> reader(p, batch, lane);
-  for (int first = 0; first < info.segments; first += kTogether) {
-    for (int item = warp; item < kParts * kTogether; item += warps) {
-      const int s = first + item / kParts;
-      if (s >= info.segments) break;
-      const Run run(info, s, item % kParts);
-      float* out = shared.partial + item * shared.partialStride;
-      if (p.absorbed) {
-        float sum[4] = {};
-#pragma unroll 4
-        for (int t = run.begin; t < run.end; ++t) {
-          float raw[4];
-          reader.readRaw(t, raw);
-#pragma unroll
-          for (int i = 0; i < 4; ++i) sum[i] += raw[i];
-        }
-        reader.storeRaw(out, sum);
-      } else {
-        // A run without rows leaves the neutral element; zero rows count in the maximum below.
-        float value[kColumns];
-        bool zeroRow = false;
-#pragma unroll
-        for (int i = 0; i < kColumns; ++i) value[i] = p.max ? -INFINITY : 0.f;
-        for (int t = run.begin; t < run.end; ++t) {
-          Row<kHidden> row;
-          if (!reader.read(t, &row)) {
-            zeroRow = true;
-            continue;
-          }
-#pragma unroll
-          for (int i = 0; i < kColumns; ++i) {
-            const float v = row.x[i];
-            value[i] = !p.max ? value[i] + v : (v > value[i] || v != v) ? v : value[i];
-          }
-        }
-#pragma unroll
-        for (int i = 0; i < kColumns; ++i) {
-          if (p.max && zeroRow && value[i] < 0.f) value[i] = 0.f;
-          out[lane + 32 * i] = value[i];
-        }
-      }
-    }
-    __syncthreads();
-    const int width = p.absorbed ? kRawWidth : kHidden;
-    for (int i = threadIdx.x; i < width * kTogether; i += blockDim.x) {
-      const int s = first + i / width, column = i % width;
-      if (s >= info.segments) break;
-      const float* part = shared.partial + i / width * kParts * shared.partialStride + column;
-      float value = part[0];
-#pragma unroll
-      for (int j = 1; j < kParts; ++j) {
-        const float v = part[j * shared.partialStride];
-        value = !p.max ? value + v : (v > value || v != v) ? v : value;
-      }
-      if (p.absorbed) {
-        shared.raw[s * kRawWidth + column] = value;
-      } else {
-        const bool appended =
-            min(info.steps, (s + 1) * info.segmentLength) - s * info.segmentLength < info.segmentLength;
-        if (p.max && appended && value < 0.f) value = 0.f;
-        shared.means[s * kHidden + column] = p.max ? value : value / static_cast<float>(info.segmentLength);
-      }
-    }
-    __syncthreads();
-  }
-  if (!p.absorbed) return;
-  smallProduct(shared.raw, kRawWidth, p.embedTransposed, kHidden, p.source.features, kHidden, info.segments,
-               [&](int s, int n, float sum) {
-                 const int begin = min(s * info.segmentLength, info.steps);
-                 const int end = min(begin + info.segmentLength, info.steps);
-                 const double origin = p.prefix[static_cast<long long>(end) * kHidden + n] -
-                                       p.prefix[static_cast<long long>(begin) * kHidden + n];
-                 shared.means[s * kHidden + n] =
-                     (sum + static_cast<float>(origin)) / static_cast<float>(info.segmentLength);
-               });
-  __syncthreads();
-}
-
-template <int kHidden>
-__device__ void attendSegments(const TdhpParams& p, const SequenceInfo& info, const TdhpShared& shared) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32, count = info.segments;
-  float* score = shared.partial;
-  for (int i = warp; i < count * count; i += warps) {
-    const float* a = shared.means + i / count * kHidden;
-    const float* b = shared.means + i % count * kHidden;
-    float sum = 0.f;
-#pragma unroll
-    for (int k = 0; k < kHidden / 32; ++k) sum = fmaf(a[lane + 32 * k], b[lane + 32 * k], sum);
-    sum = warpSum(sum);
-    if (lane == 0) score[i] = sum * (p.scale * kLog2e);
-  }
-  __syncthreads();
-  for (int q = warp; q < count; q += warps) {
-    float top = -INFINITY, total = 0.f;
-    for (int s = lane; s < count; s += 32) top = fmaxf(top, score[q * count + s]);
-    top = warpMax(top);
-    for (int s = lane; s < count; s += 32) {
-      const float e = exp2f(score[q * count + s] - top);
-      score[q * count + s] = e;
-      total += e;
-    }
-    total = warpSum(total);
-    __syncwarp();
-    for (int s = lane; s < count; s += 32) score[q * count + s] /= total;
-    __syncwarp();
-#pragma unroll
-    for (int k = 0; k < kHidden / 32; ++k) {
-      float sum = 0.f;
-      for (int s = 0; s < count; ++s) sum = fmaf(score[q * count + s], shared.means[s * kHidden + lane + 32 * k], sum);
-      shared.together[q * 2 * kHidden + lane + 32 * k] = sum;
-    }
-  }
-  __syncthreads();
-}
-
-// One warp's run of the scan: acc and total relative to 2^top.
-template <int kHidden>
-struct Scan {
+// The TDHP of sequences first … first + count - 1. A segment of the block is q = i * stride of sequence i, s: rows of
+// all arrays; those past a sequence's own segments are zero and never used.
+template <int kHidden, bool kBf16>
+class Tdhp {
   static constexpr int kColumns = kHidden / 32;
-  float raw[4] = {}, x[kColumns] = {}, top = -INFINITY, total = 0.f;
+  static constexpr int kTogetherStride = 2 * kHidden + 4, kRawStride = kRawWidth + 4;
 
-  // Rows `row` with scores in log2 units; a score of -infinity is no row.
-  template <int kRows>
-  __device__ __forceinline__ void add(const Row<kHidden> (&row)[kRows], const float (&score)[kRows], bool absorbed) {
-    float next = top;
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) next = fmaxf(next, score[i]);
-    if (next == -INFINITY) next = 0.f;
-    const float shrink = exp2f(top - next);
-    float weight[kRows];
-    total *= shrink;
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      weight[i] = exp2f(score[i] - next);
-      total += weight[i];
+  const TdhpParams& p;
+  const int first, warp, lane, warps;
+  const int count, perSequence, rows;
+  float* const origin;  // rows of the origin table, if they are staged
+  SequenceInfo* const info;
+  float *together, *raw, *partial;  // together: [q][E ; I]; raw: [q] in the space of raw rows
+
+ public:
+  static constexpr int kKeyStride = kHidden + kKeyPadding;
+  float* const keys;  // [q][kKeyStride]: segment means, in the end K_comp
+
+  // `keysAt` null: the keys lie behind the workspace at `base` (layout.h).
+  __device__ Tdhp(const TdhpParams& params, int firstSequence, int sequences, float* base, float* keysAt)
+      : p(params),
+        first(firstSequence),
+        warp(threadIdx.x / 32),
+        lane(threadIdx.x % 32),
+        warps(blockDim.x / 32),
+        count(sequences),
+        perSequence(params.segments),
+        rows(sequences * params.segments),
+        origin(params.staged ? base : nullptr),
+        info(reinterpret_cast<SequenceInfo*>(base + params.staged * kHidden)),
+        together(base + params.staged * kHidden + count * kInfoFloats),
+        raw(together + rows * kTogetherStride),
+        partial(raw + (params.absorbed ? rows * kRawStride : 0)),
+        keys(keysAt ? keysAt : partial + tdhpScratchFloats(kHidden, rows * params.segments)) {}
+
+  // The keys are valid for all threads on return. `stage`: origin rows are not in shared memory yet.
+  __device__ void run(bool stage) const {
+    __syncthreads();  // who had this memory before is done
+    for (int i = threadIdx.x; i < count * kInfoFloats; i += blockDim.x) {
+      reinterpret_cast<int*>(info)[i] = __ldg(reinterpret_cast<const int*>(p.info + first) + i);
     }
-#pragma unroll
-    for (int k = 0; k < kColumns; ++k) {
-      x[k] *= shrink;
-#pragma unroll
-      for (int i = 0; i < kRows; ++i) x[k] = fmaf(weight[i], row[i].x[k], x[k]);
+    for (int i = threadIdx.x * 4; stage && i < p.staged * kHidden; i += blockDim.x * 4) {
+      *reinterpret_cast<float4*>(origin + i) = __ldg(reinterpret_cast<const float4*>(p.source.origin + i));
     }
-    if (absorbed) {
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        raw[k] *= shrink;
-#pragma unroll
-        for (int i = 0; i < kRows; ++i) raw[k] = fmaf(weight[i], row[i].raw[k], raw[k]);
+    __syncthreads();
+    pool();
+    attend();
+    scan();
+    product(together, kTogetherStride, p.fusion, 2 * kHidden, kHidden,
+            [&](int q, int n, float sum) { keys[q * kKeyStride + n] = sum + __ldg(p.fusionBias + n); });
+    __syncthreads();
+  }
+
+  __device__ void writeKeys() const {
+    for (int i = 0; i < count; ++i) {
+      const int live = infoOf(i * perSequence).segments * kHidden;
+      float* to = p.keys + static_cast<long long>(first + i) * p.segmentsMax * kHidden;
+      for (int k = threadIdx.x; k < p.segmentsMax * kHidden; k += blockDim.x) {
+        to[k] = k < live ? keys[(i * perSequence + k / kHidden) * kKeyStride + k % kHidden] : 0.f;
       }
     }
-    top = next;
+  }
+
+ private:
+  __device__ const SequenceInfo& infoOf(int q) const { return info[q / perSequence]; }
+  __device__ float* partialOf(int item) const { return partial + item * tdhpPartialWidth(kHidden); }
+  // Rows of a segment that exist; the rest of it are appended zero rows.
+  static __device__ int realRows(const SequenceInfo& info, int s) {
+    return max(0, min(info.steps - s * info.segmentLength, info.segmentLength));
+  }
+
+  // use(q, n, sum_k in[q][k] weight[k][n]) for all rows q; each (q, n) once.
+  template <typename Use>
+  __device__ __forceinline__ void product(const float* in, int stride, const float* weight, int k, int n,
+                                          Use use) const {
+    if constexpr (kBf16) {
+      matrixProduct(in, stride, reinterpret_cast<const char*>(weight), (k + 31) / 32, (n + 7) / 8, use);
+    } else {
+      // Many rows share a read of the weights; few leave more threads something to do.
+      if (rows > 8) {
+        plainProduct<32>(in, stride, weight, k, n, use);
+      } else {
+        plainProduct<8>(in, stride, weight, k, n, use);
+      }
+    }
+  }
+
+  // Columns over threads, then groups of rows: neighbouring threads read neighbouring weights. `weight` is [k][n
+  // rounded up to 8].
+  template <int kAtOnce, typename Use>
+  __device__ __forceinline__ void plainProduct(const float* in, int stride, const float* weight, int k, int n,
+                                               Use use) const {
+    const int groups = (rows + kAtOnce - 1) / kAtOnce, weightStride = (n + 7) / 8 * 8;
+    for (int i = threadIdx.x; i < n * groups; i += blockDim.x) {
+      const int column = i % n, top = i / n * kAtOnce;
+      float sum[kAtOnce] = {};
+      int j = 0;
+      for (; j + 4 <= k; j += 4) {
+        float w[4];
+#pragma unroll
+        for (int e = 0; e < 4; ++e) w[e] = __ldg(weight + static_cast<long long>(j + e) * weightStride + column);
+#pragma unroll
+        for (int s = 0; s < kAtOnce; ++s) {
+          if (top + s >= rows) break;
+          const float4 v = *reinterpret_cast<const float4*>(in + (top + s) * stride + j);
+          sum[s] = fmaf(v.x, w[0], sum[s]);
+          sum[s] = fmaf(v.y, w[1], sum[s]);
+          sum[s] = fmaf(v.z, w[2], sum[s]);
+          sum[s] = fmaf(v.w, w[3], sum[s]);
+        }
+      }
+      for (; j < k; ++j) {
+        const float w = __ldg(weight + static_cast<long long>(j) * weightStride + column);
+#pragma unroll
+        for (int s = 0; s < kAtOnce; ++s) {
+          if (top + s < rows) sum[s] = fmaf(in[(top + s) * stride + j], w, sum[s]);
+        }
+      }
+#pragma unroll
+      for (int s = 0; s < kAtOnce; ++s) {
+        if (top + s < rows) use(top + s, column, sum[s]);
+      }
+    }
+  }
+
+  // Eight neighbouring values as bfloat16 operands; rows that do not exist are zero.
+  __device__ Fragment operand(const float* in, int stride, int q, int column) const {
+    float4 v = make_float4(0.f, 0.f, 0.f, 0.f), w = v;
+    if (q < rows) {
+      v = *reinterpret_cast<const float4*>(in + q * stride + column);
+      w = *reinterpret_cast<const float4*>(in + q * stride + column + 4);
+    }
+    return {{packBf16(v.x, v.y), packBf16(v.z, v.w), packBf16(w.x, w.y), packBf16(w.z, w.w)}};
+  }
+
+  // Tensor cores: operands rounded as they are read, weights straight from memory in the order of the lanes (as the
+  // slices of `stack`, mma.cuh). A warp takes kWide groups of 8 columns and all rows, 64 at a time.
+  template <typename Use>
+  __device__ __forceinline__ void matrixProduct(const float* in, int stride, const char* weight, int chunks, int groups,
+                                                Use use) const {
+    constexpr int kWide = kHidden >= 128 ? 2 : 1, kHigh = 4;
+    const int r = lane / 4, c = lane % 4;
+    for (int top = 0; top < rows; top += 16 * kHigh) {
+      for (int group = warp * kWide; group < groups; group += warps * kWide) {
+        float sum[kHigh][kWide][4] = {};
+#pragma unroll 2
+        for (int chunk = 0; chunk < chunks; ++chunk) {
+          Fragment b[kWide];
+#pragma unroll
+          for (int g = 0; g < kWide; ++g) {
+            // The last group stands in for one beyond it; its sums are dropped.
+            const long long at = static_cast<long long>(chunk) * groups + min(group + g, groups - 1);
+            const uint4 v = __ldg(reinterpret_cast<const uint4*>(weight) + at * 32 + lane);
+            b[g] = {{v.x, v.y, v.z, v.w}};
+          }
+#pragma unroll
+          for (int t = 0; t < kHigh; ++t) {
+            if (top + 16 * t >= rows) break;
+            const Fragment low = operand(in, stride, top + 16 * t + r, chunk * 32 + c * 8);
+            const Fragment high = operand(in, stride, top + 16 * t + r + 8, chunk * 32 + c * 8);
+#pragma unroll
+            for (int g = 0; g < kWide; ++g) Operand<true>::multiply(sum[t][g], {low, high}, {b[g]});
+          }
+        }
+        // Odd rows begin with their second column: with row strides of 4 modulo 32 no two lanes then share a bank.
+        const int odd = r & 1;
+#pragma unroll
+        for (int t = 0; t < kHigh; ++t) {
+#pragma unroll
+          for (int g = 0; g < kWide; ++g) {
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+              const int q = top + 16 * t + r + 8 * h, column = (group + g) * 8 + 2 * c;
+              if (q >= rows || group + g >= groups) continue;
+              use(q, column + odd, odd ? sum[t][g][2 * h + 1] : sum[t][g][2 * h]);
+              use(q, column + 1 - odd, odd ? sum[t][g][2 * h] : sum[t][g][2 * h + 1]);
+            }
+          }
+        }
+      }
+    }
+  }
+
+  // ---- pass 1 ----
+
+  __device__ void pool() const {
+    for (int start = 0; start < rows; start += kTogether) {
+      for (int item = warp; item < kParts * kTogether; item += warps) {
+        const int q = start + item / kParts;
+        if (q >= rows) break;
+        if (q % perSequence < infoOf(q).segments) poolRun(q, item % kParts, partialOf(item));
+      }
+      __syncthreads();
+      const int width = p.absorbed ? kRawWidth : kHidden;
+      for (int i = threadIdx.x; i < width * kTogether; i += blockDim.x) {
+        const int q = start + i / width, column = i % width;
+        if (q >= rows) break;
+        float* to = p.absorbed ? raw + q * kRawStride : keys + q * kKeyStride;
+        to[column] = poolSum(q, partialOf(i / width * kParts) + column);
+      }
+      __syncthreads();
+    }
+    if (!p.absorbed) return;
+    product(raw, kRawStride, p.embed, p.source.features, kHidden,
+            [&](int q, int n, float sum) { keys[q * kKeyStride + n] = sum; });
+    __syncthreads();
+    // The sums of bias and positions; sequences of equal length read the same prefixes.
+    for (int i = threadIdx.x; i < perSequence * kHidden; i += blockDim.x) {
+      const int s = i / kHidden, n = i % kHidden;
+      int lastBegin = -1, lastEnd = -1;
+      double sum = 0;
+      for (int j = 0; j < count; ++j) {
+        const SequenceInfo& own = info[j];
+        if (s >= own.segments) continue;
+        const int begin = min(s * own.segmentLength, own.steps), end = begin + realRows(own, s);
+        if (begin != lastBegin || end != lastEnd) {
+          sum = p.prefix[static_cast<long long>(end) * kHidden + n] -
+                p.prefix[static_cast<long long>(begin) * kHidden + n];
+          lastBegin = begin, lastEnd = end;
+        }
+        float& mean = keys[(j * perSequence + s) * kKeyStride + n];
+        mean = (mean + static_cast<float>(sum)) / static_cast<float>(own.segmentLength);
+      }
+    }
+    __syncthreads();
+  }
+
+  // One quarter of a segment's rows: the sum of raw rows, or the sum or maximum of embedded ones.
+  __device__ void poolRun(int q, int part, float* out) const {
+    const RowReader<kHidden> reader(p, first + q / perSequence, lane, origin);
+    const Run run(infoOf(q), q % perSequence, part);
+    if (p.absorbed) {
+      float sum[4] = {};
+#pragma unroll 4
+      for (int t = run.begin; t < run.end; ++t) {
+        float value[4];
+        reader.readRaw(t, value);
+        if (!reader.live) continue;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum[i] += value[i];
+      }
+      reader.storeRaw(out, sum);
+      return;
+    }
+    // A run without rows leaves the neutral element; zero rows count in the maximum below.
+    float value[kColumns];
+    bool zeroRow = false;
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) value[i] = p.max ? -INFINITY : 0.f;
+    for (int t = run.begin; t < run.end; ++t) {
+      Row<kHidden> row;
+      if (!reader.read(t, &row)) {
+        zeroRow = true;
+        continue;
+      }
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i) {
+        const float v = row.x[i];
+        value[i] = !p.max ? value[i] + v : (v > value[i] || v != v) ? v : value[i];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      if (p.max && zeroRow && value[i] < 0.f) value[i] = 0.f;
+      out[lane + 32 * i] = value[i];
+    }
+  }
+
+  // The four quarters together: the sum of raw rows, or the pooled segment.
+  __device__ float poolSum(int q, const float* part) const {
+    const SequenceInfo& own = infoOf(q);
+    const int s = q % perSequence;
+    if (s >= own.segments) return 0.f;
+    float value = part[0];
+#pragma unroll
+    for (int j = 1; j < kParts; ++j) {
+      const float v = part[j * tdhpPartialWidth(kHidden)];
+      value = !p.max ? value + v : (v > value || v != v) ? v : value;
+    }
+    if (p.absorbed) return value;
+    if (p.max) return realRows(own, s) < own.segmentLength && value < 0.f ? 0.f : value;
+    return value / static_cast<float>(own.segmentLength);
+  }
+
+  // ---- extra-segment attention ----
+
+  __device__ void attend() const {
+    float* score = partial;
+    // Four products of a row with others of its sequence at a time.
+    const int fours = (perSequence + 3) / 4;
+    for (int i = warp; i < rows * fours; i += warps) {
+      const int q = i / fours, base = q / perSequence * perSequence, other = i % fours * 4;
+      const int live = infoOf(q).segments;
+      if (q - base >= live || other >= live) continue;
+      float dot[4] = {};
+#pragma unroll
+      for (int k = 0; k < kColumns; ++k) {
+        const float x = keys[q * kKeyStride + lane + 32 * k];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          if (other + j < live) dot[j] = fmaf(x, keys[(base + other + j) * kKeyStride + lane + 32 * k], dot[j]);
+        }
+      }
+      const float sum = sumOfFour(dot) * (p.scale * kLog2e);
+      if (lane % 8 == 0 && other + lane / 8 < live) score[q * perSequence + other + lane / 8] = sum;
+    }
+    __syncthreads();
+    for (int q = warp; q < rows; q += warps) {
+      const int base = q / perSequence * perSequence, live = infoOf(q).segments;
+      const bool exists = q - base < live;
+      float* weight = score + q * perSequence;
+      float top = -INFINITY, total = 0.f;
+      for (int s = lane; exists && s < live; s += 32) top = fmaxf(top, weight[s]);
+      top = warpMax(top);
+      for (int s = lane; exists && s < live; s += 32) {
+        const float e = exp2Fast(weight[s] - top);
+        weight[s] = e;
+        total += e;
+      }
+      total = warpSum(total);
+      __syncwarp();
+      for (int s = lane; exists && s < live; s += 32) weight[s] /= total;
+      __syncwarp();
+#pragma unroll
+      for (int k = 0; k < kColumns; ++k) {
+        float sum = 0.f;
+        for (int s = 0; exists && s < live; ++s) {
+          sum = fmaf(weight[s], keys[(base + s) * kKeyStride + lane + 32 * k], sum);
+        }
+        together[q * kTogetherStride + lane + 32 * k] = sum;
+      }
+    }
+    __syncthreads();
+  }
+
+  // ---- pass 2 ----
+
+  __device__ void scan() const {
+    if (p.absorbed) {
+      // The query in the space of raw rows: u_s = W^T E_s.
+      product(together, kTogetherStride, p.query, kHidden, p.source.features,
+              [&](int q, int n, float sum) { raw[q * kRawStride + n] = sum; });
+      __syncthreads();
+    }
+    for (int start = 0; start < rows; start += kTogether) {
+      for (int item = warp; item < kParts * kTogether; item += warps) {
+        const int q = start + item / kParts;
+        if (q >= rows) break;
+        if (q % perSequence < infoOf(q).segments) scanRun(q, item % kParts, partialOf(item));
+      }
+      __syncthreads();
+      const int width = kHidden + (p.absorbed ? kRawWidth : 0);
+      for (int i = threadIdx.x; i < width * kTogether; i += blockDim.x) {
+        const int q = start + i / width, column = i % width;
+        if (q >= rows) break;
+        const float value = scanSum(q, partialOf(i / width * kParts), column);
+        if (column < kHidden) {
+          together[q * kTogetherStride + kHidden + column] = value;
+        } else {
+          raw[q * kRawStride + column - kHidden] = value;
+        }
+      }
+      __syncthreads();
+    }
+    if (!p.absorbed) return;
+    product(raw, kRawStride, p.embed, p.source.features, kHidden,
+            [&](int q, int n, float sum) { together[q * kTogetherStride + kHidden + n] += sum; });
+    __syncthreads();
+  }
+
+  __device__ void scanRun(int q, int part, float* out) const {
+    constexpr int kRows = 4;
+    const RowReader<kHidden> reader(p, first + q / perSequence, lane, origin);
+    const Run run(infoOf(q), q % perSequence, part);
+    const float scale = p.scale * kLog2e;
+    float query[kColumns], rawQuery[4] = {};
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) query[i] = together[q * kTogetherStride + lane + 32 * i];
+    if (p.absorbed) reader.loadRaw(raw + q * kRawStride, rawQuery);
+    float x[kColumns] = {}, rawSum[4] = {}, top = -INFINITY, total = 0.f;
+    for (int t = run.begin; t < run.end; t += kRows) {
+      Row<kHidden> row[kRows];
+      float dot[kRows];
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        reader.zero(&row[i]);
+        if (t + i < run.end) reader.read(t + i, &row[i]);
+      }
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        dot[i] = 0.f;
+#pragma unroll
+        for (int k = 0; k < kColumns; ++k) dot[i] = fmaf(query[k], row[i].x[k], dot[i]);
+        if (p.absorbed && reader.live) {
+#pragma unroll
+          for (int k = 0; k < 4; ++k) dot[i] = fmaf(rawQuery[k], row[i].raw[k], dot[i]);
+        }
+      }
+      // Eight lanes end with the score of one row: row lane / 8. Without rows the score is -infinity.
+      float score = sumOfFour(dot) * scale;
+      if (t + lane / 8 >= run.end) score = -INFINITY;
+      float next = fmaxf(score, __shfl_xor_sync(kFull, score, 8));
+      next = fmaxf(top, fmaxf(next, __shfl_xor_sync(kFull, next, 16)));
+      if (next == -INFINITY) next = 0.f;  // only numbers that are none
+      if (next > top) {
+        const float shrink = exp2Fast(top - next);
+        total *= shrink;
+#pragma unroll
+        for (int k = 0; k < kColumns; ++k) x[k] *= shrink;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) rawSum[k] *= shrink;
+        top = next;
+      }
+      const float own = exp2Fast(score - top);
+      total += own;
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        const float weight = __shfl_sync(kFull, own, i * 8);
+#pragma unroll
+        for (int k = 0; k < kColumns; ++k) x[k] = fmaf(weight, row[i].x[k], x[k]);
+        if (p.absorbed && reader.live) {
+#pragma unroll
+          for (int k = 0; k < 4; ++k) rawSum[k] = fmaf(weight, row[i].raw[k], rawSum[k]);
+        }
+      }
+    }
+    total += __shfl_xor_sync(kFull, total, 8);
+    total += __shfl_xor_sync(kFull, total, 16);
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) out[lane + 32 * i] = x[i];
+    if (p.absorbed) reader.storeRaw(out + kHidden, rawSum);
+    if (lane == 0) {
+      out[kHidden + kRawWidth] = top;
+      out[kHidden + kRawWidth + 1] = total;
+    }
+  }
+
+  // Sums of four values over the warp: lane l gets that of value l / 8.
+  __device__ float sumOfFour(const float (&v)[4]) const {
+    const bool high = lane & 16, odd = lane & 8;
+    const float a = (high ? v[2] : v[0]) + __shfl_xor_sync(kFull, high ? v[0] : v[2], 16);
+    const float b = (high ? v[3] : v[1]) + __shfl_xor_sync(kFull, high ? v[1] : v[3], 16);
+    float sum = (odd ? b : a) + __shfl_xor_sync(kFull, odd ? a : b, 8);
+#pragma unroll
+    for (int i = 4; i > 0; i >>= 1) sum += __shfl_xor_sync(kFull, sum, i);
+    return sum;
+  }
+
+  // The four runs and the appended zero rows (score 0, nothing to add) become one softmax. Lanes j, j + 4, … find the
+  // weight of run j.
+  __device__ float scanSum(int q, const float* part, int column) const {
+    const SequenceInfo& own = infoOf(q);
+    const int s = q % perSequence;
+    if (s >= own.segments) return 0.f;
+    const int zeros = own.segmentLength - realRows(own, s);
+    const float* run = part + lane % kParts * tdhpPartialWidth(kHidden) + kHidden + kRawWidth;
+    float top = fmaxf(run[0], __shfl_xor_sync(kFull, run[0], 1));
+    top = fmaxf(top, __shfl_xor_sync(kFull, top, 2));
+    if (zeros > 0) top = fmaxf(top, 0.f);
+    float weight = exp2Fast(run[0] - top), total = run[1] * weight;
+    total += __shfl_xor_sync(kFull, total, 1);
+    total += __shfl_xor_sync(kFull, total, 2);
+    if (zeros > 0) total = fmaf(static_cast<float>(zeros), exp2Fast(-top), total);
+    weight /= total;
+    float value = 0.f;
+#pragma unroll
+    for (int j = 0; j < kParts; ++j) {
+      value = fmaf(part[j * tdhpPartialWidth(kHidden) + column], __shfl_sync(kFull, weight, j), value);
+    }
+    return value;
   }
 };
 
-template <int kHidden>
-__device__ void scanSegments(const TdhpParams& p, const SequenceInfo& info, int batch, const TdhpShared& shared) {
-  constexpr int kColumns = kHidden / 32, kRows = 4;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  const RowReader<kHidden> reader(p, batch, lane);
-  if (p.absorbed) {
-    // The query in the space of raw rows: u_s = W^T E_s.
-    smallProduct(shared.together, 2 * kHidden, p.embed, (p.source.features + 7) / 8 * 8, kHidden, p.source.features,
-                 info.segments, [&](int s, int n, float sum) { shared.raw[s * kRawWidth + n] = sum; });
-    __syncthreads();
-  }
-  const float scale = p.scale * kLog2e;
-  for (int first = 0; first < info.segments; first += kTogether) {
-    for (int item = warp; item < kParts * kTogether; item += warps) {
-      const int s = first + item / kParts;
-      if (s >= info.segments) break;
-      const Run run(info, s, item % kParts);
-      float query[kColumns], rawQuery[4] = {};
-#pragma unroll
-      for (int i = 0; i < kColumns; ++i) query[i] = shared.together[s * 2 * kHidden + lane + 32 * i];
-      if (p.absorbed) reader.loadRaw(shared.raw + s * kRawWidth, rawQuery);
-      Scan<kHidden> scan;
-      for (int t = run.begin; t < run.end; t += kRows) {
-        Row<kHidden> row[kRows];
-        float score[kRows];
-#pragma unroll
-        for (int i = 0; i < kRows; ++i) {
-          reader.zero(&row[i]);
-          if (t + i < run.end) reader.read(t + i, &row[i]);
-        }
-#pragma unroll
-        for (int i = 0; i < kRows; ++i) {
-          float sum = 0.f;
-#pragma unroll
-          for (int k = 0; k < kColumns; ++k) sum = fmaf(query[k], row[i].x[k], sum);
-#pragma unroll
-          for (int k = 0; k < 4; ++k) sum = fmaf(rawQuery[k], row[i].raw[k], sum);
-          sum = warpSum(sum);
-          score[i] = t + i < run.end ? sum * scale : -INFINITY;
-        }
-        scan.template add<kRows>(row, score, p.absorbed);
-      }
-      float* out = shared.partial + item * shared.partialStride;
-#pragma unroll
-      for (int i = 0; i < kColumns; ++i) out[lane + 32 * i] = scan.x[i];
-      if (p.absorbed) reader.storeRaw(out + kHidden, scan.raw);
-      if (lane == 0) {
-        out[kHidden + kRawWidth] = scan.top;
-        out[kHidden + kRawWidth + 1] = scan.total;
-      }
-    }
-    __syncthreads();
-    // The four runs and the appended zero rows (score 0, nothing to add) become one softmax.
-    const int width = kHidden + (p.absorbed ? kRawWidth : 0);
-    for (int i = threadIdx.x; i < width * kTogether; i += blockDim.x) {
-      const int s = first + i / width, column = i % width;
-      if (s >= info.segments) break;
-      const float* part = shared.partial + i / width * kParts * shared.partialStride;
-      const int real = max(0, min(info.steps - s * info.segmentLength, info.segmentLength));
-      const int zeros = info.segmentLength - real;
-      float top = zeros > 0 ? 0.f : -INFINITY, total = 0.f, value = 0.f;
-#pragma unroll
-      for (int j = 0; j < kParts; ++j) top = fmaxf(top, part[j * shared.partialStride + kHidden + kRawWidth]);
-#pragma unroll
-      for (int j = 0; j < kParts; ++j) {
-        const float* from = part + j * shared.partialStride;
-        const float weight = exp2f(from[kHidden + kRawWidth] - top);
-        total = fmaf(from[kHidden + kRawWidth + 1], weight, total);
-        value = fmaf(from[column], weight, value);
-      }
-      if (zeros > 0) total = fmaf(static_cast<float>(zeros), exp2f(-top), total);
-      value /= total;
-      if (column < kHidden) {
-        shared.together[s * 2 * kHidden + kHidden + column] = value;
-      } else {
-        shared.raw[s * kRawWidth + column - kHidden] = value;
-      }
-    }
-    __syncthreads();
-  }
-  if (!p.absorbed) return;
-  smallProduct(shared.raw, kRawWidth, p.embedTransposed, kHidden, p.source.features, kHidden, info.segments,
-               [&](int s, int n, float sum) { shared.together[s * 2 * kHidden + kHidden + n] += sum; });
-  __syncthreads();
-}
-
-// All of TDHP for one sequence; the keys [S][hidden] end in shared.means (valid for all threads on return).
-template <int kHidden>
-__device__ void tdhpSequence(const TdhpParams& p, int batch, const TdhpShared& shared) {
-  const SequenceInfo info = p.info[batch];
-  poolSegments<kHidden>(p, info, batch, shared);
-  attendSegments<kHidden>(p, info, shared);
-  scanSegments<kHidden>(p, info, batch, shared);
-  smallProduct(shared.together, 2 * kHidden, p.fusionTransposed, kHidden, 2 * kHidden, kHidden, info.segments,
-               [&](int s, int n, float sum) { shared.means[s * kHidden + n] = sum + __ldg(p.fusionBias + n); });
-  __syncthreads();
-}
-
-template <int kHidden>
-__device__ void writeKeys(const TdhpParams& p, int batch, const TdhpShared& shared) {
-  const int count = p.info[batch].segments;
-  float* keys = p.keys + static_cast<long long>(batch) * p.segmentsMax * kHidden;
-  for (int i = threadIdx.x; i < p.segmentsMax * kHidden; i += blockDim.x) {
-    keys[i] = i < count * kHidden ? shared.means[i] : 0.f;
-  }
-}
-
 // grid (batch)
-template <int kHidden>
+template <int kHidden, bool kBf16>
 __device__ void tdhpKernel(const TdhpParams& p) {
   extern __shared__ __align__(16) float block[];
-  const TdhpShared shared(block, kHidden, p.info[blockIdx.x].segments);
-  tdhpSequence<kHidden>(p, blockIdx.x, shared);
-  writeKeys<kHidden>(p, blockIdx.x, shared);
+  const Tdhp<kHidden, kBf16> tdhp(p, blockIdx.x, 1, block, nullptr);
+  tdhp.run(true);
+  tdhp.writeKeys();
 }
 
 }  // namespace hpformer::cuda

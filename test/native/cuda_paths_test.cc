@@ -1,0 +1,182 @@
+// Which way a sequence takes through the device: whatever does not fit the fused kernels must still run, and the choice
+// must not depend on batch mates. Exits with 77 where there is no driver library.
+#include <cstdlib>
+#include <cstring>
+
+#include "cuda_cases.h"
+
+using namespace hpformer;
+using namespace hpformer::testing;
+
+namespace {
+
+int gFailures = 0;
+const CancelFlag kNever{false};
+
+void expect(bool ok, const std::string& what) {
+  if (ok) return;
+  ++gFailures;
+  std::printf("FAILED: %s\n", what.c_str());
+}
+
+Spec small(int64_t hidden, int64_t heads, Readout readout) {
+  Spec spec;
+  spec.embedding = EmbeddingKind::features;
+  spec.features = 12;
+  spec.positions = PositionKind::interleaved;
+  spec.hidden = hidden;
+  spec.heads = heads;
+  spec.layers = 2;
+  spec.activation = Activation::relu;
+  spec.norm = NormKind::layernorm;
+  spec.readout = readout;
+  spec.labels = 3;
+  spec.link = Link::softmax;
+  return spec;
+}
+
+// A model on the device against the double-precision reference.
+void compare(const Spec& spec, const std::string& what, int64_t size, int64_t steps, bool weighted) {
+  Random r(11);
+  const auto weights = std::make_shared<const Weights>(randomWeights(spec, r));
+  Batch batch = randomBatch(spec, r, size, steps, steps);
+  if (spec.readout == Readout::step) {
+    batch.weights.assign(weighted ? static_cast<size_t>(size * steps) : 0, 0.1);
+    batch.weightsFloat.assign(batch.weights.begin(), batch.weights.end());
+    batch.weights.assign(batch.weightsFloat.begin(), batch.weightsFloat.end());
+  }
+  Run<double> want(spec, batch, false, false);
+  Status s = runReference(spec, *weights, want.request, kNever);
+  expect(s.ok(), what + ": reference: " + s.message);
+  for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
+    Run<float> got(spec, batch, false, false);
+    std::unique_ptr<Backend> backend;
+    CudaOptions options;
+    options.precision = precision;
+    Plan plan;
+    plan.precision = precision;
+    s = createCudaBackend(spec, weights, options, &backend);
+    if (s.ok()) s = backend->run(got.request, plan, kNever);
+    expect(s.ok(), what + ": " + s.message);
+    if (!s.ok()) continue;
+    if (precision == Precision::bfloat16) {
+      double scale = 0;
+      const double error = rootMeanSquare(got.logits, want.logits, &scale);
+      expect(error <= 1e-2 * std::max(1.0, scale), what + ": bfloat16 logits " + std::to_string(error));
+      continue;
+    }
+    const double logits = worst(got.logits, want.logits), chances = worst(got.probabilities, want.probabilities),
+                 pooled = worst(got.first.pooled, want.first.pooled);
+    expect(logits <= 1, what + ": logits " + std::to_string(logits) + " times the bound");
+    expect(chances <= 1, what + ": probabilities " + std::to_string(chances) + " times the bound");
+    expect(pooled <= 1, what + ": pooled " + std::to_string(pooled) + " times the bound");
+  }
+}
+
+// Head layers beyond shared memory: two rows of the widest layer do not fit 163 KB.
+void wideHeads() {
+  for (const bool weighted : {false, true}) {
+    Spec spec = small(64, 4, Readout::step);
+    spec.headLayers = {{weighted ? 21000 : 9000, Activation::relu}};
+    compare(spec, weighted ? "wide head, weights" : "wide head, step", 3, 20, weighted);
+  }
+  Spec spec = small(64, 4, Readout::steps);
+  spec.headLayers = {{9000, Activation::gelu}};
+  spec.over = Over::valid;
+  compare(spec, "wide head, steps", 2, 18, false);
+  spec = small(64, 4, Readout::mean);
+  spec.headLayers = {{21000, Activation::relu}};
+  compare(spec, "wide head, mean", 2, 20, false);
+  spec.sequences = 2;
+  compare(spec, "wide head, two sequences", 2, 20, false);
+  spec = small(64, 4, Readout::step);
+  spec.headLayers = {{1024, Activation::relu}};
+  compare(spec, "widest head inside", 3, 20, false);
+}
+
+// Widths without fused kernels.
+void oddWidths() {
+  for (const int64_t hidden : {16, 320, 512}) {
+    for (const Readout readout : {Readout::step, Readout::steps, Readout::mean}) {
+      compare(small(hidden, 4, readout), "hidden " + std::to_string(hidden), 2, 24, false);
+    }
+  }
+}
+
+// Two lengths with S on both sides of what shared memory holds at hidden 256: the sequence with the smaller S must have
+// the same bits beside the other as alone, whichever comes first.
+void mates(Precision precision, Readout readout, int64_t low, int64_t high) {
+  Spec spec = small(256, 8, readout);
+  spec.over = Over::valid;
+  spec.layers = 1;
+  int64_t few = 0, many = 0;
+  for (spec.times = 2; spec.times < 32 && !(few && many); ++spec.times) {
+    few = many = 0;
+    for (int64_t steps = 20; steps <= 120; ++steps) {
+      Segments s;
+      if (!segmentsOf(spec, steps, &s).ok()) continue;
+      if (s.count > low / 2 && s.count <= low) few = steps;
+      if (s.count > high && s.count <= 64) many = steps;
+    }
+    if (few && many) break;
+  }
+  expect(few && many, "no lengths with S on both sides");
+  Random r(5);
+  const auto weights = std::make_shared<const Weights>(randomWeights(spec, r));
+  std::unique_ptr<Backend> backend;
+  CudaOptions options;
+  options.precision = precision;
+  Plan plan;
+  plan.precision = precision;
+  Status s = createCudaBackend(spec, weights, options, &backend);
+  expect(s.ok(), s.message);
+  const int64_t steps = std::max(few, many);
+  Batch both = randomBatch(spec, r, 3, steps, 0);
+  both.first.lengths = {static_cast<int32_t>(few), static_cast<int32_t>(many), static_cast<int32_t>(few)};
+  both.weights.clear();
+  both.weightsFloat.clear();
+  if (readout == Readout::step) both.step = {0, 1, 2};
+  Segments longest;
+  (void)segmentsOf(spec, many, &longest);
+  both.first.segmentsMax = longest.count;
+  Run<float> together(spec, both, false, false);
+  s = backend->run(together.request, plan, kNever);
+  expect(s.ok(), s.message);
+  for (const int64_t b : {0, 2}) {
+    Batch one = both;
+    one.size = 1;
+    one.first.steps = few;
+    one.first.lengths = {static_cast<int32_t>(few)};
+    const auto from = both.first.featuresFloat.begin() + b * steps * spec.features;
+    one.first.featuresFloat.assign(from, from + few * spec.features);
+    if (readout == Readout::step) one.step = {both.step[static_cast<size_t>(b)]};
+    Segments own;
+    (void)segmentsOf(spec, few, &own);
+    one.first.segmentsMax = own.count;
+    Run<float> alone(spec, one, false, false);
+    s = backend->run(alone.request, plan, kNever);
+    expect(s.ok(), s.message);
+    const float* logits = together.logits.data() + static_cast<size_t>(b) * together.logits.size() / 3;
+    const float* keys = together.first.keys.data() + b * longest.count * spec.hidden;
+    const std::string what = "S " + std::to_string(own.count) + " beside S " + std::to_string(longest.count);
+    expect(!std::memcmp(alone.logits.data(), logits, alone.logits.size() * sizeof(float)), what + ": other bits");
+    expect(!std::memcmp(alone.first.keys.data(), keys, alone.first.keys.size() * sizeof(float)), what + ": other keys");
+  }
+}
+
+}  // namespace
+
+int main() {
+  std::string reason;
+  if (cudaDevices(&reason).empty()) {
+    std::printf("skipped: %s\n", reason.c_str());
+    return 77;
+  }
+  wideHeads();
+  oddWidths();
+  mates(Precision::float32, Readout::mean, 32, 48);
+  mates(Precision::float32, Readout::step, 32, 48);
+  mates(Precision::bfloat16, Readout::steps, 32, 48);
+  std::printf("%d failures\n", gFailures);
+  return gFailures == 0 ? 0 : 1;
+}
