@@ -1,5 +1,5 @@
-// The fused path: who takes it, which kernels, how many rows in a tile, how many tiles. Who takes it depends on the model
-// and the sequence's own S; nothing else chosen here changes a result's bits.
+// The fused path: who takes it, which kernels, how many rows in a tile, how many tiles. Who takes it depends on the
+// model and the sequence's own S; nothing else chosen here changes a result's bits.
 #include <algorithm>
 #include <cmath>
 

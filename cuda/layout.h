@@ -33,7 +33,8 @@ constexpr int kInfoFloats = 8;  // of a SequenceInfo
 // Floats that TDHP of `count` sequences together needs, the keys not included; `staged` rows of the origin table.
 HPFORMER_BOTH inline int tdhpFloats(int hidden, int segments, int count, int absorbed, int staged) {
   const int rows = count * segments;
-  return staged * hidden + count * kInfoFloats + rows * (2 * hidden + 4 + (absorbed ? kRawWidth + 4 : 0)) + tdhpScratchFloats(hidden, rows * segments);
+  return staged * hidden + count * kInfoFloats + rows * (2 * hidden + 4 + (absorbed ? kRawWidth + 4 : 0)) +
+         tdhpScratchFloats(hidden, rows * segments);
 }
 
 // Floats of the keys of as many rows.
@@ -41,7 +42,7 @@ HPFORMER_BOTH inline int keyFloats(int hidden, int rows) { return rows * (hidden
 
 // Whether `stack` has an instance with two tiles of rows per warp: wider models would spill registers
 // (kernels/fused.cu).
-HPFORMER_BOTH inline bool hasTwoTiles(int hidden, bool bfloat16) { return hidden <= (bfloat16 ? 192 : 128); }
+HPFORMER_BOTH inline bool hasTwoTiles(int hidden, bool bfloat16) { return hidden <= (bfloat16 ? 160 : 128); }
 
 struct StackLayout {
   int stride;                                     // bytes of an operand row
@@ -57,10 +58,11 @@ struct StackLayout {
     // place at other times.
     int area = 2 * rows * stride;
     const int raw = rows * ((embedSlices * 64 + 127) / 128 * 128);
-    const int tdhp = single ? 4 * (tdhpFloats(hidden, segments, single, absorbed, staged) +
-                                   (packed ? 0 : keyFloats(hidden, segments)))
-                     : packed ? 0
-                              : 4 * keyFloats(hidden, 16);
+    const int tdhp =
+        single
+            ? 4 * (tdhpFloats(hidden, segments, single, absorbed, staged) + (packed ? 0 : keyFloats(hidden, segments)))
+        : packed ? 0
+                 : 4 * keyFloats(hidden, 16);
     const int head = headInside ? 4 * (rows * (hidden + kRowPadding) + rows / 4 * 2 * headWidest) : 0;
     area = area > raw ? area : raw;
     area = area > tdhp ? area : tdhp;

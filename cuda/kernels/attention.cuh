@@ -185,7 +185,8 @@ __device__ __forceinline__ void sharedAttention(const KeyFragments<kHidden, kBf1
       const int column = tile * 8 + 2 * c;
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const float x = late ? sum[2 * h] * total[h] : sum[2 * h], y = late ? sum[2 * h + 1] * total[h] : sum[2 * h + 1];
+        const float x = late ? sum[2 * h] * total[h] : sum[2 * h],
+                    y = late ? sum[2 * h + 1] * total[h] : sum[2 * h + 1];
         const int at = row + r + 8 * h;
         if (column >= begin && column + 1 < end) {
           storePair<kBf16>(out, stride, at, column, x, y);
@@ -198,8 +199,8 @@ __device__ __forceinline__ void sharedAttention(const KeyFragments<kHidden, kBf1
   }
 }
 
-// One row with keys of its own ([S][hidden + padding] floats in shared memory), by one warp: lane l has columns l * hidden / 32
-// …, so 32 / heads lanes make a head (heads divides 32).
+// One row with keys of its own ([S][hidden + padding] floats in shared memory), by one warp: lane l has columns l *
+// hidden / 32 …, so 32 / heads lanes make a head (heads divides 32).
 template <int kHidden, bool kBf16>
 __device__ __forceinline__ void packedAttention(const float* keys, int segments, int heads, float scale, char* in,
                                                 char* out, int stride, int row, int lane) {
