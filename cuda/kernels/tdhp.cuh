@@ -96,20 +96,16 @@ class Tdhp {
     if constexpr (kBf16) {
       matrixProduct(in, stride, reinterpret_cast<const char*>(weight), (k + 31) / 32, (n + 7) / 8, use);
     } else {
-      // Many rows share a read of the weights; few leave more threads something to do.
-      if (rows > 8) {
-        plainProduct<32>(in, stride, weight, k, n, use);
-      } else {
-        plainProduct<8>(in, stride, weight, k, n, use);
-      }
+      plainProduct(in, stride, weight, k, n, use);
     }
   }
 
-  // Columns over threads, then groups of rows: neighbouring threads read neighbouring weights. `weight` is [k][n
-  // rounded up to 8].
-  template <int kAtOnce, typename Use>
+  // Columns over threads, then groups of rows, which share a read of the weights: neighbouring threads read
+  // neighbouring weights. `weight` is [k][n rounded up to 8].
+  template <typename Use>
   __device__ __forceinline__ void plainProduct(const float* in, int stride, const float* weight, int k, int n,
                                                Use use) const {
+    constexpr int kAtOnce = 32;
     const int groups = (rows + kAtOnce - 1) / kAtOnce, weightStride = (n + 7) / 8 * 8;
     for (int i = threadIdx.x; i < n * groups; i += blockDim.x) {
       const int column = i % n, top = i / n * kAtOnce;
@@ -163,16 +159,23 @@ class Tdhp {
     for (int top = 0; top < rows; top += 16 * kHigh) {
       for (int group = warp * kWide; group < groups; group += warps * kWide) {
         float sum[kHigh][kWide][4] = {};
-#pragma unroll 2
+        // The next chunk's weights are on their way while this one's are used. The last group stands in for one beyond
+        // it; its sums are dropped.
+        uint4 next[kWide];
+        const auto load = [&](int chunk) {
+#pragma unroll
+          for (int g = 0; g < kWide; ++g) {
+            const int at = chunk * groups + min(group + g, groups - 1);
+            next[g] = __ldg(reinterpret_cast<const uint4*>(weight) + at * 32 + lane);
+          }
+        };
+        load(0);
+#pragma unroll 1
         for (int chunk = 0; chunk < chunks; ++chunk) {
           Fragment b[kWide];
 #pragma unroll
-          for (int g = 0; g < kWide; ++g) {
-            // The last group stands in for one beyond it; its sums are dropped.
-            const long long at = static_cast<long long>(chunk) * groups + min(group + g, groups - 1);
-            const uint4 v = __ldg(reinterpret_cast<const uint4*>(weight) + at * 32 + lane);
-            b[g] = {{v.x, v.y, v.z, v.w}};
-          }
+          for (int g = 0; g < kWide; ++g) b[g] = {{next[g].x, next[g].y, next[g].z, next[g].w}};
+          if (chunk + 1 < chunks) load(chunk + 1);
 #pragma unroll
           for (int t = 0; t < kHigh; ++t) {
             if (top + 16 * t >= rows) break;
