@@ -1,7 +1,8 @@
 // hpformer_native ceilings [MS]            machine ceilings as JSON
 // hpformer_native kernels [MS] [ROUNDS]    every kernel of every ISA level: checked, then timed beside that level's
 // ceiling hpformer_native amx [MS]                 GFLOP/s of one core's bf16 tiles (0: none) hpformer_native count
-// KERNEL TIMES       runs one kernel of the highest level TIMES times, for instruction counters
+// KERNEL TIMES       runs one kernel of the highest level TIMES times, for instruction counters hpformer_native
+// identity                 compiler and level, as JSON: counts of two are compared only where both are the same
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -11,6 +12,11 @@
 #include "binding/cpu/backend.h"
 #include "binding/cpu/detect.h"
 #include "native.h"
+
+// What callgrind collects (--toggle-collect): the calls alone, without the set-up of all cases.
+extern "C" __attribute__((noinline)) void hpformer_counted(const hpformer::native::Case& item, int times) {
+  for (int i = 0; i < times; ++i) item.call(0);
+}
 
 namespace hpformer::native {
 namespace {
@@ -95,11 +101,22 @@ int kernels(double ms, int rounds) {
   return good ? 0 : 1;
 }
 
+int identity() {
+#if defined(__clang__)
+  std::printf("{ \"compiler\": \"clang %d\", \"isa\": \"%s\" }\n", __clang_major__, hpformer::kernels().isa);
+#elif defined(__GNUC__)
+  std::printf("{ \"compiler\": \"gcc %d\", \"isa\": \"%s\" }\n", __GNUC__, hpformer::kernels().isa);
+#else
+  std::printf("{ \"compiler\": \"other\", \"isa\": \"%s\" }\n", hpformer::kernels().isa);
+#endif
+  return 0;
+}
+
 int count(const std::string& name, int times) {
   const std::vector<Case> cases = casesOf(hpformer::kernels());
   for (const Case& item : cases) {
     if (item.name != name) continue;
-    for (int i = 0; i < times; ++i) item.call(0);
+    hpformer_counted(item, times);
     return 0;
   }
   for (const Case& item : cases) std::printf("%s\n", item.name.c_str());
@@ -119,7 +136,8 @@ int main(int argc, char** argv) {
     std::printf("%.2f\n", amxPeak(number > 0 ? number : 5));
     return 0;
   }
+  if (task == "identity") return identity();
   if (task == "count" && argc > 3) return count(argv[2], std::atoi(argv[3]));
-  std::fprintf(stderr, "usage: hpformer_native ceilings|kernels|amx|count ...\n");
+  std::fprintf(stderr, "usage: hpformer_native ceilings|kernels|amx|count|identity ...\n");
   return 2;
 }
