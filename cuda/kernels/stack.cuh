@@ -443,7 +443,7 @@ class Stack {
       // Squares about zero, less the mean's: one operation less per value. Where that would cancel most digits, about
       // the mean after all.
       const float square = ownedSquares(zero), about = fmaf(-mean * kQuarter, mean, square);
-      const bool cancels = about < 0.01f * square;
+      const bool cancels = !(about >= 0.01f * square);
       if (!__any_sync(kFull, cancels)) return make_float2(mean, about);
       const float exact = aboutMean(mean);
       return make_float2(mean, cancels ? exact : about);
