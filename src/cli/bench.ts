@@ -5,7 +5,7 @@ import { compareRuns, readRun } from './benchCompare';
 import { bars, curves, page, roofline, section, table } from './benchHtml';
 import { benchKernels } from './benchKernels';
 import { benchModel, benchScaling } from './benchModel';
-import { type BenchRow, type BenchRun, newRun } from './benchTiming';
+import { type BenchRow, type BenchRun, type Ceilings, newRun } from './benchTiming';
 import { type Command, type Io, integerOption, textOption, UsageError, type Values, write, writeJson } from './command';
 import { loadOptions, modelOptions } from './model';
 import { formatPairs, formatTable } from './table';
@@ -15,16 +15,33 @@ const tasks = ['kernels', 'model', 'scaling', 'attention', 'compare'] as const;
 const figure = (x: number | undefined, digits = 4) =>
   x === undefined ? '' : x >= 10000 ? x.toFixed(0) : `${+x.toPrecision(digits)}`;
 
-const header = ['name', 'isa', 'ms', 'low', 'high', 'p99', 'per s', 'GFLOP/s', 'GB/s', '% of peak', 'checked'] as const;
+const header = [
+  'name',
+  'device',
+  'isa',
+  'ms',
+  'low',
+  'high',
+  'p99',
+  'per s',
+  'MB',
+  'GFLOP/s',
+  'GB/s',
+  '% of peak',
+  'checked',
+] as const;
 
 const cellsOf = (row: BenchRow) => [
   row.name,
+  row.device ?? '',
   row.isa ?? '',
   figure(row.ms),
   figure(row.low),
   figure(row.high),
   figure(row.p99),
   figure(row.perSecond),
+  // Kernels' bytes are traffic (GB/s); a length's are memory.
+  row.gbs === undefined && row.bytes !== undefined ? figure(row.bytes / 2 ** 20, 3) : '',
   figure(row.gflops),
   figure(row.gbs),
   figure(row.percent, 3),
@@ -60,7 +77,7 @@ export function benchPage(run: BenchRun): string {
   } else if (run.bench === 'kernels') {
     for (const level of run.ceilings?.levels ?? []) {
       const points = rows.flatMap((row) =>
-        row.isa === level.isa && row.flops && row.bytes && row.gflops
+        row.name.startsWith('native') && row.isa === level.isa && row.flops && row.bytes && row.gflops
           ? [{ name: row.name.replace('native ', ''), flops: row.flops, bytes: row.bytes, gflops: row.gflops }]
           : [],
       );
@@ -72,10 +89,14 @@ export function benchPage(run: BenchRun): string {
         ),
       );
     }
-    const engine = rows.filter(({ name }) => name.startsWith('fused'));
+    // The level or device listed first is the best one.
+    const [best] = rows.filter(({ name }) => name.startsWith('fused'));
+    const engine = rows.filter(
+      ({ name, isa, device }) => name.startsWith('fused') && isa === best!.isa && device === best!.device,
+    );
     sections.push(
       section(
-        'The whole model, each rewrite off',
+        `The whole model, each rewrite off${best ? `, ${best.device} ${best.isa ?? ''}` : ''}`,
         bars(
           'Milliseconds',
           engine.map(({ name, ms }) => ({
@@ -109,6 +130,26 @@ export function benchPage(run: BenchRun): string {
     section('All rows', table(head, cells)),
     figures.length ? section('The run', table(['figure', 'value'], figures)) : '',
   );
+}
+
+/** The ceilings of the run, in words. */
+function ceilingFigures({ levels, copy, amx }: Ceilings): Record<string, string> {
+  const size = (bytes: number) => (bytes >= 2 ** 20 ? `${bytes / 2 ** 20} MB` : `${bytes / 1024} KB`);
+  return {
+    ...Object.fromEntries(
+      levels.map(({ isa, fma1, fma2 }) => [
+        `multiply-add peak, ${isa}`,
+        `${figure(fma1)} GFLOP/s on one core, ${figure(fma2)} on two`,
+      ]),
+    ),
+    ...Object.fromEntries(
+      copy.map(({ bytes, gbs1, gbs2 }) => [
+        `copy of ${size(bytes)}`,
+        `${figure(gbs1)} GB/s on one core, ${figure(gbs2)} on two`,
+      ]),
+    ),
+    'AMX bf16 peak': amx > 0 ? `${figure(amx)} GFLOP/s on one core` : 'no AMX here',
+  };
 }
 
 async function report(run: BenchRun, values: Values, io: Io): Promise<number> {
@@ -210,7 +251,7 @@ export const bench: Command = {
     html: { type: 'string', value: 'file', help: 'also writes one self-contained page with charts' },
   },
   notes: [
-    '  hpformer bench kernels [name...]      unfused and fused kernels; in a checkout also C++ kernels per ISA level',
+    '  hpformer bench kernels [name...]      unfused and fused kernels per ISA level and device; in a checkout C++ ones too',
     '  hpformer bench model <preset|file>    latency, throughput by batch, load time, memory',
     '  hpformer bench scaling                time and memory from L = 64 to 65,536',
     '  hpformer bench attention              HPformer beside eleven attentions (in a checkout only)',
@@ -228,8 +269,11 @@ export const bench: Command = {
     if (task === 'kernels') {
       const run = newRun('kernels', await benchKernels(rest, quick, options.threads));
       if (run.rows.length === 0) throw new UsageError(`kernels: no kernel's name contains ${rest.join(' or ')}`);
-      const measured = run.rows.some(({ isa }) => isa !== undefined) ? await ceilings() : undefined;
-      if (measured) run.ceilings = measured;
+      const measured = run.rows.some(({ name }) => name.startsWith('native')) ? await ceilings() : undefined;
+      if (measured) {
+        run.ceilings = measured;
+        run.figures = ceilingFigures(measured);
+      }
       return report(run, values, io);
     }
     if (task === 'scaling') {

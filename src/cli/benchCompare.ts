@@ -18,7 +18,10 @@ const least = 0.03;
 
 /** Rows changed when their quartile ranges do not touch and the medians differ by more than 3 %. */
 export function compareRuns(before: BenchRun, after: BenchRun): Change[] {
-  const key = (row: BenchRow) => (row.isa === undefined ? row.name : `${row.name} (${row.isa})`);
+  const key = ({ name, device, isa }: BenchRow) => {
+    const place = [device === 'cpu' && isa !== undefined ? undefined : device, isa].filter((x) => x !== undefined);
+    return place.length === 0 ? name : `${name} (${place.join(', ')})`;
+  };
   const old = new Map(before.rows.map((row) => [key(row), row]));
   const now = new Map(after.rows.map((row) => [key(row), row]));
   return [...new Set([...old.keys(), ...now.keys()])].map((name) => {

@@ -2,13 +2,16 @@
  * `hpformer bench kernels`. Three families in one table: the unfused kernels of the public API, the fused engine with each exact
  * rewrite switched off in turn, and in a checkout the C++ kernels of every ISA level against the ceilings of the same run.
  */
+import { execFileSync } from 'node:child_process';
 import { initialWeights } from '../checkpoint/init';
 import { serializeCheckpoint } from '../checkpoint/save';
 import { presets } from '../config/presets';
 import { segmentsOf } from '../config/segments';
+import { devices } from '../model/devices';
 import { HPformer } from '../model/hpformer';
 import { kernels } from '../model/kernels';
 import { rewriteNames } from '../model/types';
+import { loadAddon } from '../native/load';
 import { Tensor } from '../tensor/tensor';
 import { inCheckout, runInCheckout } from './benchCheckout';
 import { type BenchRow, type Contestant, errorOf, interleaved, uniform } from './benchTiming';
@@ -121,7 +124,17 @@ async function unfused(): Promise<Contestant[]> {
     const error = errorOf(result.data as Float32Array, expected as Float64Array);
     const bytes = bytesOf([...Object.values(inputs), ...Object.values(first)]);
     return {
-      row: { name: `unfused ${name}`, checked: error <= bound, error, flops, bytes, steps, batch },
+      row: {
+        name: `unfused ${name}`,
+        device: 'cpu',
+        isa: cpuLevel(),
+        checked: error <= bound,
+        error,
+        flops,
+        bytes,
+        steps,
+        batch,
+      },
       call: () => kernel(inputs, options),
     };
   });
@@ -170,8 +183,11 @@ function plain(name: string, inputs: Record<string, Tensor>, heads: number): Flo
   return out;
 }
 
-/** The fused engine on a whole model, all rewrites on and each one off. */
-async function fused(threads: number | undefined): Promise<{ contestants: Contestant[]; dispose: () => void }> {
+/** The fused engine on a whole model, all rewrites on and each one off, on one device. */
+async function fused(
+  device: 'cpu' | `cuda:${number}`,
+  threads: number | undefined,
+): Promise<{ contestants: Contestant[]; dispose: () => void }> {
   const config = presets.decompensation();
   const bytes = serializeCheckpoint(config, initialWeights(config, 2023));
   const feeds = { features: new Tensor('float32', uniform(batch * steps * 76), [batch, steps, 76]) };
@@ -181,12 +197,14 @@ async function fused(threads: number | undefined): Promise<{ contestants: Contes
   const models: HPformer[] = [];
   const contestants: Contestant[] = [];
   for (const off of [undefined, ...rewriteNames]) {
-    const options = { device: 'cpu' as const, ...(threads && { threads }), ...(off && { rewrites: { [off]: false } }) };
+    const options = { device, ...(threads && { threads }), ...(off && { rewrites: { [off]: false } }) };
     const model = await HPformer.load(bytes, options);
     models.push(model);
     const error = errorOf((await model.run(feeds)).logits.data as Float32Array, expected);
     const name = off ? `fused model without ${off}` : 'fused model';
-    contestants.push({ row: { name, checked: error <= bound, error, steps, batch }, call: () => model.run(feeds) });
+    const place = device === 'cpu' ? { device, isa: cpuLevel() } : { device };
+    const row = { name, ...place, checked: error <= bound, error, steps, batch };
+    contestants.push({ row, call: () => model.run(feeds) });
   }
   return {
     contestants,
@@ -224,13 +242,49 @@ const nativeFamilies = [
   'keyAttentionLanes',
 ];
 
-/** All rows whose names contain one of `names` (all, when there are none). */
+const cpuLevel = () => loadAddon().info().isa;
+
+/** Unfused kernels and the fused engine on this process's ISA level and, for the engine, on CUDA devices; rows by name. */
+export async function engineRows(names: readonly string[], quick: boolean, threads?: number): Promise<BenchRow[]> {
+  const engines = [await fused('cpu', threads)];
+  // A forced level is about the processor.
+  for (const { id, kind, available } of process.env.HPFORMER_ISA === undefined ? devices() : []) {
+    if (kind === 'cuda' && available) engines.push(await fused(id as `cuda:${number}`, threads));
+  }
+  const contestants = [...(await unfused()), ...engines.flatMap((engine) => engine.contestants)];
+  const rows = await interleaved(
+    contestants.filter(({ row }) => wanted(names, row.name)),
+    quick ? 2 : 5,
+    quick ? 10 : 60,
+  );
+  for (const engine of engines) engine.dispose();
+  return rows;
+}
+
+const wanted = (names: readonly string[], name: string) =>
+  names.length === 0 || names.some((part) => name.includes(part));
+
+/** The same on a lower ISA level, in a process of its own: the level is chosen once in each. */
+function rowsAtLevel(level: string, names: readonly string[], quick: boolean, threads?: number): BenchRow[] {
+  const call = [names, quick, threads ?? null].map((x) => JSON.stringify(x)).join(', ');
+  const script = `require(${JSON.stringify(__filename)}).engineRows(${call.replace(/, null$/, '')})
+    .then((rows) => { console.log(JSON.stringify(rows)); process.exit(0); });`;
+  const env = { ...process.env, HPFORMER_ISA: level };
+  return JSON.parse(execFileSync(process.execPath, ['-e', script], { encoding: 'utf8', env })) as BenchRow[];
+}
+
+/**
+ * All rows whose names contain one of `names` (all, when there are none): kernels and engine on every ISA level of this machine and on its
+ * CUDA devices, and in a checkout the C++ kernels. `HPFORMER_ISA` leaves only that level.
+ */
 export async function benchKernels(names: readonly string[], quick: boolean, threads?: number): Promise<BenchRow[]> {
-  const wanted = (name: string) => names.length === 0 || names.some((part) => name.includes(part));
-  const engine = await fused(threads);
-  const contestants = [...(await unfused()), ...engine.contestants].filter(({ row }) => wanted(row.name));
-  const rows = await interleaved(contestants, quick ? 2 : 5, quick ? 10 : 60);
-  engine.dispose();
+  const rows = await engineRows(names, quick, threads);
+  if (rows.length > 0 && process.env.HPFORMER_ISA === undefined) {
+    const { isa, isaLevels } = loadAddon().info();
+    for (const level of isaLevels.filter((other) => other !== isa)) {
+      rows.push(...rowsAtLevel(level, names, quick, threads));
+    }
+  }
   const concerned =
     names.length === 0 || names.some((part) => nativeFamilies.some((f) => f.includes(part) || part.includes(f)));
   if (!inCheckout() || !concerned) return rows;
@@ -241,7 +295,7 @@ export async function benchKernels(names: readonly string[], quick: boolean, thr
   };
   for (const { kernel, ns, low, high, ...rest } of native) {
     const name = `native ${kernel}`;
-    if (wanted(name))
+    if (wanted(names, name))
       rows.push({ ...rest, name, ms: ns / 1e6, low: low / 1e6, high: high / 1e6, repetitions: quick ? 5 : 15 });
   }
   return rows;

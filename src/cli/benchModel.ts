@@ -1,5 +1,7 @@
 /** `hpformer bench model` and `bench scaling`: whole models through the public API. */
+import { execFileSync } from 'node:child_process';
 import { stat } from 'node:fs/promises';
+import path from 'node:path';
 import { presets } from '../config/presets';
 import type { HPformerConfig } from '../config/types';
 import { HPformer } from '../model/hpformer';
@@ -126,33 +128,69 @@ async function timeOnce(call: () => Promise<unknown>): Promise<number> {
   return performance.now() - start;
 }
 
-/** Time and memory from L = 64 to `most`, one sequence, hidden 128, 6 layers, mean readout. */
+/** The model of `bench scaling`: hidden 128, 6 layers, mean readout. */
+export const scalingConfig = () => presets.image({ hidden: 128, layers: 6, segments: { steps: null } });
+
+/**
+ * Growth of the peak resident set during the first run over `steps`, in a process of its own: what earlier lengths took does not hide it.
+ * The loaded model, its input and a run over 64 steps (threads and their stacks) are there before.
+ */
+function peakGrowth(steps: number, options: ModelOptions): number {
+  const script = `
+    const { readFileSync, writeFileSync } = require('node:fs');
+    const { HPformer } = require(${JSON.stringify(path.join(__dirname, '..', 'index.js'))});
+    const { feedsOf, scalingConfig } = require(${JSON.stringify(__filename)});
+    (async () => {
+      const model = await HPformer.create(scalingConfig(), { ...${JSON.stringify(options)}, seed: 2023 });
+      await model.run(feedsOf(model.config, 1, 64));
+      const feeds = feedsOf(model.config, 1, ${steps});
+      // Linux can start the peak anew; elsewhere the peak so far is the base.
+      let peak = () => process.resourceUsage().maxRSS * 1024;
+      try {
+        writeFileSync('/proc/self/clear_refs', '5');
+        peak = () => 1024 * Number(/VmHWM:\\s*(\\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]);
+      } catch {}
+      const before = peak();
+      await model.run(feeds);
+      console.log(Math.max(0, peak() - before));
+      process.exit(0);
+    })();`;
+  return Number(execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' }));
+}
+
+/**
+ * Time and memory from L = 64 to `most` for one sequence; fitted exponents (1: linear) and the spread of the cost of one token from
+ * L = 1024 on, and what one run over the longest sequence adds to the peak resident set.
+ */
 export async function benchScaling(most: number, quick: boolean, options: ModelOptions): Promise<ModelBench> {
-  const config = presets.image({ hidden: 128, layers: 6, segments: { steps: null } });
+  const config = scalingConfig();
   const reference = await HPformer.create(config, { device: 'reference', seed: 2023 });
   const model = await HPformer.create(config, { ...options, seed: 2023 });
-  const rows: BenchRow[] = [];
-  const memory: [number, number][] = [];
+  const contestants: Contestant[] = [];
   for (let steps = 64; steps <= most; steps *= 2) {
     const feeds = feedsOf(config, 1, steps);
     // Beyond 4096 the double-precision reference takes longer than the timing; the kernels do not change with L.
     const small = steps <= 4096 ? feeds : feedsOf(config, 1, 4096);
     const error = errorOf((await model.run(small)).logits.data, (await reference.run(small)).logits.data);
     const checked = error <= bounds[model.precision as keyof typeof bounds] || model.device === 'reference';
-    const before = rss();
-    await model.run(feeds);
-    // Pages that an earlier, shorter length already took are counted there.
-    const grown = Math.max(0, rss() - before);
-    memory.push([steps, (memory.at(-1)?.[1] ?? 0) + grown]);
-    const row = { name: `L=${steps}`, checked, error, steps, batch: 1 };
-    const [timed] = await interleaved([{ row, call: () => model.run(feeds) }], quick ? 2 : 4, quick ? 10 : 60);
-    rows.push({ ...timed!, bytes: memory.at(-1)![1] });
+    contestants.push({ row: { name: `L=${steps}`, checked, error, steps, batch: 1 }, call: () => model.run(feeds) });
   }
   reference.dispose();
+  const timed = await interleaved(contestants, quick ? 3 : 9, quick ? 10 : 60);
   model.dispose();
-  const long = rows.filter(({ steps }) => steps! >= 1024).map(({ steps, ms }) => [steps!, ms] as const);
+  const rows = timed.map((row) => ({ ...row, bytes: peakGrowth(row.steps!, options) }));
   const figures: Record<string, number> = {};
-  if (long.length >= 2) figures.timeExponentFrom1024 = fittedExponent(long);
-  figures.memoryGrowthBytes = memory.at(-1)?.[1] ?? 0;
+  const long = rows.filter(({ steps }) => steps! >= 1024);
+  if (long.length >= 2) {
+    figures.timeExponentFrom1024 = fittedExponent(long.map(({ steps, ms }) => [steps!, ms]));
+    const grown = long.filter(({ bytes }) => bytes > 0);
+    if (grown.length >= 2) figures.memoryExponentFrom1024 = fittedExponent(grown.map((r) => [r.steps!, r.bytes]));
+    const perToken = long.map(({ steps, ms }) => (1e6 * ms) / steps!);
+    figures.leastNanosecondsPerToken = Math.min(...perToken);
+    figures.mostNanosecondsPerToken = Math.max(...perToken);
+    figures.mostOverLeast = Math.max(...perToken) / Math.min(...perToken);
+  }
+  const last = rows.at(-1);
+  if (last) figures[`peakGrowthBytesAt${last.steps}`] = last.bytes;
   return { rows, figures };
 }

@@ -28,6 +28,7 @@ export interface BenchRow {
   batch?: number;
   perSecond?: number;
   isa?: string;
+  device?: string;
 }
 
 /** A run as `--json` prints it and `bench compare` reads it. */
