@@ -138,7 +138,7 @@ export interface PlanContext {
   threads: number;
 }
 
-/** Beyond this length the tables of the absorbed embedding cost more than they save (binding/cpu/engine/tdhp.cc). */
+/** Beyond this length the tables of the absorbed embedding cost more than they save (binding/cpu/engine/tuning.h). */
 const longestAbsorbed = 2048;
 
 /**

@@ -9,6 +9,7 @@
 #include "binding/contract/request.h"
 #include "binding/contract/segments.h"
 #include "binding/cpu/arena.h"
+#include "binding/cpu/engine/tuning.h"
 #include "binding/cpu/kernels.h"
 #include "binding/cpu/packed.h"
 #include "binding/cpu/threads.h"
@@ -114,7 +115,6 @@ TileKeys tileKeys(const Context& c, const float* keys, int64_t segments, float s
 Status stackSequence(const Context& c, const Sequence& s, const float* keys, const Tokens& tokens, const float* weights,
                      float* pooled, const Request<float>* stepsHead, int threads);
 // One token of each of `count` <= group sequences side by side; fewer than kAlone are faster one by one.
-inline constexpr int64_t kAlone = 4;
 Status stackSteps(const Context& c, const Sequence* sequences, int64_t count, const int32_t* steps,
                   const float* const* keys, float* const* pooled);
 

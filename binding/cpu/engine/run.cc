@@ -88,14 +88,13 @@ class Run {
 
   // Sequences side by side: few enough to keep all threads busy to the end, many enough to share the weights' traffic.
   int64_t groupSize() const {
-    constexpr double kTraffic = 3;   // streaming the weights once costs about as much as so many sequences
-    constexpr double kUneven = 0.4;  // of a register: GEMM is fastest on three registers of lanes at a time
     int64_t best = 1;
     double least = std::numeric_limits<double>::infinity();
     const auto consider = [&](int64_t size) {
       const int64_t groups = (r_.batch + size - 1) / size, rounds = (groups + c_.threads - 1) / c_.threads;
       const int64_t together = std::min(size, r_.batch), registers = (together + c_.k.width - 1) / c_.k.width;
-      const double lanes = static_cast<double>(c_.k.width) * (static_cast<double>(registers) + (registers % 3 ? kUneven : 0));
+      const double lanes =
+          static_cast<double>(c_.k.width) * (static_cast<double>(registers) + (registers % 3 ? kUneven : 0));
       const double one = together < kAlone ? static_cast<double>(together) * (1 + kTraffic) : lanes + kTraffic;
       const double cost = static_cast<double>(rounds) * one;
       if (cost > least) return;

@@ -184,8 +184,7 @@ Status tdhpExplicit(const Context& c, const Sequence& s, float* keys, int thread
 }
 
 bool absorbsEmbedding(const Context& c, int64_t steps) {
-  constexpr int64_t kLongest = 2048;  // longer sequences would cost more in tables than they save
-  return c.packed.absorbs && c.plan.absorbedEmbedding && c.plan.foldedWeights && steps <= kLongest;
+  return c.packed.absorbs && c.plan.absorbedEmbedding && c.plan.foldedWeights && steps <= kLongestAbsorbed;
 }
 
 Status tdhp(const Context& c, const Sequence* sequences, int64_t count, float* const* keys, int threads) {

@@ -30,8 +30,7 @@ void product(const Context& c, Gemm g, int64_t n, int64_t k, const float* const*
   g.rows = n;
   g.k = parts * k;
   g.bias = bias;
-  constexpr int64_t kFew = 6;  // below, moving to lanes and back costs more than it saves
-  if (columns <= kFew && !g.tiles) {
+  if (columns <= kFewColumns && !g.tiles) {
     float* in = arena.take<float>(columns * g.k);
     float* y = arena.take<float>(columns * n);
     for (int64_t i = 0; i < columns; ++i)
@@ -162,7 +161,6 @@ void scan(const Context& c, const Sequence& s, const LengthTables& t, const Colu
 
 Status tdhpAbsorbed(const Context& c, const Sequence* sequences, int64_t count, float* const* keys) {
   const int64_t d = c.spec.hidden, f = c.spec.features;
-  constexpr int64_t kColumns = 72;  // about as many as keep the working set in L2
   for (int64_t first = 0; first < count;) {
     if (c.cancelled()) return {StatusCode::aborted, "aborted"};
     Arena& arena = Arena::local();

@@ -1,6 +1,7 @@
 // Compiled once per ISA level with that level's flags and HPFORMER_ISA=<level>. Exports one constant, the table.
 #include "binding/cpu/kernels.h"
 #include "binding/cpu/isa/simd.h"
+#include "binding/cpu/isa/tuning.h"
 #include "binding/cpu/kernels/math.inl"
 #include "binding/cpu/kernels/gemm.inl"
 #include "binding/cpu/kernels/norm.inl"
@@ -20,8 +21,6 @@ namespace hpformer::HPFORMER_ISA {
 namespace {
 
 #if HPFORMER_TILES
-// Two column tiles of tokens, four of sequences: both are pairs of 16.
-constexpr int64_t kTokens = 32, kSequences = 64;
 static void gemmOf(const Gemm& g) { g.tiles ? gemmTiles(g) : gemm(g); }
 static void keyScoresOf(const KeyScores& a) {
   if (!a.tiles) return keyScores(a);
@@ -31,7 +30,6 @@ static void keyScoresOf(const KeyScores& a) {
       softmaxLanes(a.p + g * a.segments * a.ld + col, a.segments, a.ld, a.scale);
 }
 #else
-constexpr int64_t kTokens = kTile, kSequences = kGroup;
 constexpr int64_t kDepth = 0;
 constexpr auto gemmOf = gemm;
 constexpr auto keyScoresOf = keyScores;
@@ -45,8 +43,8 @@ extern const Kernels table;
 const Kernels table{HPFORMER_TEXT(HPFORMER_ISA),
                     W,
                     kPanel,
-                    kTokens,
-                    kSequences,
+                    kTuning.tokens,
+                    kTuning.sequences,
                     gemmOf,
                     norm,
                     keyScoresOf,

@@ -7,18 +7,8 @@
 namespace hpformer::HPFORMER_ISA {
 namespace {
 
-#if HPFORMER_LANES == 16 || defined(__aarch64__)
-constexpr int kRows = 8, kVecs = 3;  // 24 accumulators of 32 registers
-#elif defined(__FMA__)
-constexpr int kRows = 4, kVecs = 3;  // 12 accumulators of 16 registers; 7 loads for 12 multiply-adds
-#else
-constexpr int kRows = 4, kVecs = 2;  // no fused multiply-add: room for the products
-#endif
-constexpr int64_t kPanel = HPFORMER_LANES == 16 ? 16 : 8;
-// Tokens of a tile: x, y and a panel together fit L1 at hidden 128 (24: +5..10 % over 48 there on a 32 KB L1, 2026-11).
-constexpr int64_t kTile = HPFORMER_LANES == 16 ? 48 : 24;
-// Sequences side by side when one step is read: weights stream once for all of them.
-constexpr int64_t kGroup = 48;
+constexpr int kRows = kTuning.rows, kVecs = kTuning.registers;
+constexpr int64_t kPanel = kTuning.panel;
 
 template <int R, int V>
 HP_INLINE void micro(const float* a, const Gemm& g, int64_t row, int64_t col) {

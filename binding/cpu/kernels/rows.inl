@@ -27,8 +27,8 @@ static void scaleRow(float a, const float* x, float* y, int64_t width) {
   if (i < width) storeFirst(y + i, w * loadFirst(x + i, width - i), width - i);
 }
 
-// acc = acc * keep + sum_t p_t x_t (or of x_t alone) for V registers of columns: a row is read from left to right and the
-// sums stay in registers, so that rows stream past once.
+// acc = acc * keep + sum_t p_t x_t (or of x_t alone) for V registers of columns: a row is read from left to right and
+// the sums stay in registers, so that rows stream past once.
 template <bool Weighted, int V>
 HP_INLINE void addColumns(const float* x, int64_t ld, int64_t rows, const float* p, vf keep, float* acc) {
   vf s[V];
