@@ -29,6 +29,8 @@ interface Measurement {
   layers: number;
   date: string;
   rows: Row[];
+  /** `hpformer bench scaling --json`. */
+  scaling: { rows: { steps: number; ms: number; bytes: number }[]; figures: Record<string, number> };
 }
 
 const { values: options } = parseArgs({
@@ -43,7 +45,7 @@ const { values: options } = parseArgs({
 function measure(): Measurement {
   const binary = program('peers', 'hpformer_attention');
   const rows: Row[] = [];
-  let head: Omit<Measurement, 'rows' | 'cpu' | 'date'> | undefined;
+  let head: Omit<Measurement, 'rows' | 'cpu' | 'date' | 'scaling'> | undefined;
   for (const steps of options.steps.split(',')) {
     const { status, stdout } = capture(binary, ['--steps', steps, '--rounds', options.rounds]);
     if (status !== 0) throw new Error(`hpformer_attention --steps ${steps} failed: a check did not hold`);
@@ -52,7 +54,11 @@ function measure(): Measurement {
     head = rest;
   }
   const cpu = os.cpus()[0]?.model.trim() ?? 'unknown processor';
-  return { ...head!, cpu, date: new Date().toISOString().slice(0, 10), rows };
+  const main = join(root, 'dist', 'cli', 'main.js');
+  const { status, stdout } = capture(process.execPath, [main, 'bench', 'scaling', '--device', 'cpu', '--json']);
+  if (status !== 0) throw new Error('hpformer bench scaling failed');
+  const scaling = JSON.parse(stdout) as Measurement['scaling'];
+  return { ...head!, cpu, date: new Date().toISOString().slice(0, 10), rows, scaling };
 }
 
 /** What each encoder is, and the choices made where its paper leaves some. The sources of bench/peers say more. */
@@ -128,6 +134,7 @@ function markdown(m: Measurement): string {
   const ratio = (x: number) => `${x >= 10 ? x.toFixed(0) : x.toFixed(2)}x`;
   const mega = (x: number) => (x / 1e6).toFixed(x < 1e7 ? 1 : 0);
   const milliseconds = (x: number) => (x >= 100 ? x.toFixed(0) : x.toPrecision(3));
+  const micro = (nanoseconds: number) => (nanoseconds / 1000).toFixed(2);
   const base = (l: number) => row('transformer', l);
   return `# Efficiency
 
@@ -175,6 +182,23 @@ ${table(
     ...steps.map((l) => mega(row(n, l).flops)),
     String(row(n, steps[0]!).parametersPerLayer),
     steps.length > 1 ? exponent(steps.map((l) => [l, row(n, l).ms])).toFixed(2) : '',
+  ]),
+)}
+
+## HPformer from 64 to 65,536 steps
+
+\`hpformer bench scaling\`: one sequence, hidden 128, 6 layers, mean readout, through the public API. Memory is what the first run over that
+length adds to the peak resident set of a fresh process. Fitted from L = 1,024 to 65,536, time grows with the power ${m.scaling.figures.timeExponentFrom1024!.toFixed(3)} of L
+and memory with ${m.scaling.figures.memoryExponentFrom1024!.toFixed(3)} (bound: 1.1). A token costs between ${micro(m.scaling.figures.leastNanosecondsPerToken!)} and ${micro(m.scaling.figures.mostNanosecondsPerToken!)} µs: a factor of ${m.scaling.figures.mostOverLeast!.toFixed(2)}. In the table above,
+full attention's time grows with the power ${exponent(steps.map((l) => [l, base(l).ms])).toFixed(2)}.
+
+${table(
+  ['L', 'ms', 'µs a token', 'MB'],
+  m.scaling.rows.map((r) => [
+    String(r.steps),
+    milliseconds(r.ms),
+    micro((1e6 * r.ms) / r.steps),
+    (r.bytes / 2 ** 20).toFixed(2),
   ]),
 )}
 
