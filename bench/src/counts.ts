@@ -22,6 +22,6 @@ export function compareCounts(before: Counts, after: Counts): CountChange[] {
     const change = now / old - 1;
     const note = change < -bound ? '; run with --write to keep the gain' : '';
     const text = `${now} instructions (${change < 0 ? '' : '+'}${(100 * change).toFixed(2)} % of ${old}${note})`;
-    return { kernel, text, failed: !(change <= bound) };
+    return { kernel, text, failed: !(now <= old * (1 + bound)) };
   });
 }
