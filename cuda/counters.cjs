@@ -22,7 +22,7 @@ const cases = [
   { name: 'mortality', preset: 'mortality', batch: 32, steps: 48, rows: 1, launches: 1 },
   { name: 'mortality B=128', preset: 'mortality', batch: 128, steps: 48, rows: 1, launches: 1 },
   { name: 'decompensation', preset: 'decompensation', batch: 8, steps: 504, rows: 504, launches: 1 },
-  { name: 'hidden 64, all steps', preset: 'decompensation', hidden: 64, batch: 2, steps: 504, rows: 504, launches: 1 },
+  { name: 'hidden 64, all steps', preset: 'decompensation', hidden: 64, batch: 8, steps: 504, rows: 504, launches: 1 },
   { name: 'text', preset: 'text', batch: 2, steps: 1000, rows: 1000, launches: 3 },
 ];
 
@@ -65,12 +65,13 @@ function report(options, folder) {
 
 /**
  * Bytes that a batch cannot do without: inputs once, every packed array that the fused kernels read once, outputs once.
- * `weights` is what one block of `stack` streams. The packing is cuda/model.cc's.
+ * `weights` is what a block of `stack` with TDHP inside reads, the table of positions included. The packing is cuda/model.cc's.
  */
 function compulsory(config, one, precision) {
   const { segmentsOf } = require('../dist/config/segments.js');
   const { hidden: d, layers, embedding, head } = config;
-  const element = precision === 'bfloat16' ? 2 : 4;
+  const half = precision === 'bfloat16';
+  const element = half ? 2 : 4;
   const features = embedding.kind === 'features' ? embedding.size : 0;
   const chunk = 64 / element;
   const stream = (features > 0 ? Math.ceil(features / chunk) * 64 * d : 0) + layers * 2 * d * d * element;
@@ -81,7 +82,10 @@ function compulsory(config, one, precision) {
     heads += 4 * (size * width + size);
     width = size;
   }
-  const tdhp = 4 * (features * d + Math.ceil(features / 8) * 8 * d + 2 * d * d + d);
+  const wide = Math.ceil(features / 8) * 8;
+  const tdhp = half
+    ? 2 * (wide * d + 2 * d * d) + 4 * d // W itself is in the stream
+    : 4 * (features * d + wide * d + 2 * d * d + d);
   const cells = one.batch * one.steps;
   // Position vectors once, and for features their running sums in double at the segments' borders.
   const segments = segmentsOf(config, one.steps).count;
@@ -93,7 +97,7 @@ function compulsory(config, one, precision) {
   const facts = 32 * one.batch; // SequenceInfo
   const listed = config.readout === 'step' ? 4 * cells : 0; // copied, but only its first entries are read
   const total = inputs + weights + tables + outputs + facts;
-  return { inputs, weights, outputs, total, toDevice: inputs + facts + listed };
+  return { inputs, weights: weights + (features > 0 ? tables : 0), outputs, total, toDevice: inputs + facts + listed };
 }
 
 /**

@@ -24,7 +24,8 @@ test('no shipped kernel spills or fills fewer than 8 warps on any target', () =>
   expect(Object.keys(kept.kernels)).toEqual(Object.keys(virtual));
   const names = Object.values(kept.kernels).map((kernels) => Object.keys(kernels).join());
   expect(new Set(names).size).toBe(1);
-  expect(Object.keys(kept.kernels.sm_80!).length).toBeLessThanOrEqual(40);
+  const instances = Object.keys(kept.kernels.sm_80!).filter((name) => /^(stack|tdhp)_/.test(name));
+  expect(instances.length).toBeLessThanOrEqual(40);
   for (const kernels of Object.values(kept.kernels)) {
     for (const [name, kernel] of Object.entries(kernels)) {
       expect({ name, spills: kernel.spills, enough: kernel.warps >= 8 }).toEqual({ name, spills: 0, enough: true });
