@@ -101,15 +101,17 @@ function compulsory(config, one, precision) {
 }
 
 /**
- * FLOPs of the matrix products that the definition asks of `stack`: embedding of the rows read, two products a layer, and
- * attention over S keys where rows are not packed (packed rows attend by plain arithmetic).
+ * FLOPs that the definition asks of the matrix instructions: embedding of the rows read, two products a layer, attention over
+ * S keys where rows are not packed (packed rows attend by plain arithmetic), and in bfloat16 TDHP's products, once.
  */
-function usefulFlops(config, one) {
+function usefulFlops(config, one, precision) {
   const { segmentsOf } = require('../dist/config/segments.js');
   const { hidden: d, layers, embedding } = config;
   const embed = embedding.kind === 'features' ? 2 * embedding.size * d : 0;
-  const attention = one.rows > 1 ? 4 * segmentsOf(config, one.steps).count * d : 0;
-  return one.batch * one.rows * (embed + layers * (4 * d * d + attention));
+  const segments = segmentsOf(config, one.steps).count;
+  const attention = one.rows > 1 ? 4 * segments * d : 0;
+  const tdhp = precision === 'bfloat16' ? segments * (3 * embed + 4 * d * d) : 0;
+  return one.batch * (one.rows * (embed + layers * (4 * d * d + attention)) + tdhp);
 }
 
 /** Sums of the counters over a report's kernels, and the ratios that the project has goals for. */
@@ -134,7 +136,7 @@ function metrics({ kernels, api }, one, precision, config) {
   const tilesPerSequence = one.rows === 1 ? 1 : blocks / one.batch;
   const allowed = 1.1 * (sum((k) => k.blocks) * least.weights + 3 * least.inputs * tilesPerSequence + least.outputs);
   const matrix = bf16 + tf32;
-  const useful = usefulFlops(config, one) * (tf32 > 0 ? 3 : 1);
+  const useful = usefulFlops(config, one, precision) * (tf32 > 0 ? 3 : 1);
   return {
     launches: sum((k) => k.launches),
     blocks: sum((k) => k.blocks),

@@ -29,8 +29,8 @@ if(HPFORMER_CUDA_ARCHITECTURES STREQUAL "all")
   # Two virtual architectures, the ones that the simulator runs. Machine code once per major capability (sm_80 code also runs
   # on 8.6 and 8.9) as far as this nvcc knows it; PTX for everything newer.
   execute_process(COMMAND ${HPFORMER_NVCC} --list-gpu-code OUTPUT_VARIABLE known OUTPUT_STRIP_TRAILING_WHITESPACE)
-  set(HPFORMER_CUDA_CODE --compress-mode=size -gencode arch=compute_80,code=[compute_80,sm_80])
-  foreach(code sm_90 sm_100 sm_120)
+  set(HPFORMER_CUDA_CODE -gencode arch=compute_80,code=[compute_80,sm_80])
+  foreach(code sm_90 sm_100)
     if(known MATCHES "${code}(\n|$)")
       list(APPEND HPFORMER_CUDA_CODE -gencode arch=compute_90,code=${code})
     endif()
@@ -54,7 +54,7 @@ function(hpformer_fatbin name source)
   endif()
   add_custom_command(
     OUTPUT ${fatbin} ${kept}
-    COMMAND ${HPFORMER_NVCC} -std=c++17 -O3 -fmad=false ${HPFORMER_CUDA_CODE} ${keep} ${ARGN} -MD -MF ${fatbin}.d -MT ${fatbin}
+    COMMAND ${HPFORMER_NVCC} -std=c++17 -O3 -fmad=false --compress-mode=size ${HPFORMER_CUDA_CODE} ${keep} ${ARGN} -MD -MF ${fatbin}.d -MT ${fatbin}
             -fatbin ${HPFORMER_CUDA_DIR}/kernels/${source} -o ${fatbin}
     DEPENDS ${HPFORMER_CUDA_DIR}/kernels/${source}
     DEPFILE ${fatbin}.d

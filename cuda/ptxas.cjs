@@ -16,7 +16,7 @@ const { join } = require('node:path');
 const { promisify } = require('node:util');
 
 /** Architectures of a release and the PTX that each is made from (cuda.cmake). */
-const virtual = { sm_80: 'compute_80', sm_90: 'compute_90', sm_100: 'compute_90', sm_120: 'compute_90' };
+const virtual = { sm_80: 'compute_80', sm_90: 'compute_90', sm_100: 'compute_90' };
 const table = join(__dirname, 'ptxas.json');
 const registersPerMultiprocessor = 65536;
 const fewestWarps = 8;

@@ -44,23 +44,10 @@ function withoutSimulator(): string | undefined {
 
 /** Where a goal is not reached yet: what holds instead. */
 const missed: Record<string, number> = {
-  'mortality bfloat16 sectorsOverBound': 1.76,
-  'mortality float32 sectorsOverBound': 1.46,
-  'mortality B=128 bfloat16 sectorsOverBound': 3.47,
-  'mortality B=128 float32 sectorsOverBound': 2.79,
-  'decompensation bfloat16 sectorsOverBound': 1.33,
-  'decompensation float32 sectorsOverBound': 1.2,
-  'hidden 64, all steps bfloat16 sectorsOverBound': 1.1,
-  'hidden 64, all steps float32 sectorsOverBound': 1.07,
-  'mortality bfloat16 conflicts': 0.022,
-  'mortality B=128 bfloat16 conflicts': 0.022,
-  'decompensation bfloat16 conflicts': 0.033,
-  'hidden 64, all steps bfloat16 conflicts': 0.052,
-  'decompensation bfloat16 tensorShare': 0.91,
-  'hidden 64, all steps bfloat16 tensorShare': 0.71,
-  'text bfloat16 coalescing': 0.96,
+  // Half as many multiply-adds for each value that norms and activations touch.
+  'hidden 64, all steps bfloat16 tensorShare': 0.9,
   // Keys, partial sums and the position table pass through memory between its three launches.
-  'text bfloat16 uniqueOverCompulsory': 1.5,
+  'text bfloat16 uniqueOverCompulsory': 1.54,
   'text float32 uniqueOverCompulsory': 1.37,
 };
 
