@@ -32,6 +32,7 @@ export {
   type ReliabilityBin,
   reliability,
 } from './calibration';
+export type { CrewOptions } from './crew';
 export { type DiscretizedEpisode, type DiscretizeOptions, discretize, type Fill } from './discretize';
 export { type EpisodeReadOptions, inputFiles, openEpisodes } from './episodes';
 export {
