@@ -92,7 +92,8 @@ function readOther(file: string, options: EpisodeReadOptions): AsyncGenerator<Ep
 }
 
 /**
- * Every stay of the given files and folders, in order, as {@link episodeJobs}. Episode files, a few kilobytes each, are read
+ * Every stay of the given files and folders, in order, in constant memory (JSON lines: stay by stay; FHIR bundles, Parquet and Arrow:
+ * one file at a time). Episode files, a few kilobytes each, are read
  * synchronously: that is five times cheaper than a promise each. The event loop gets a turn every 32 files.
  */
 export async function* openEpisodes(

@@ -45,9 +45,11 @@ async function readRows(file: string): Promise<Record<string, unknown>[]> {
     }
     const table = (library.tableFromIPC as (bytes: Uint8Array) => ArrowTable)(bytes);
     // The library reads bytes that are no Arrow at all as a table without columns.
-    if (table.schema.fields.length === 0) throw new Error('no Arrow table in it');
+    if (table.schema.fields.length === 0)
+      throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (no Arrow table in it)`);
     return table.toArray().map((row) => row.toJSON());
   } catch (cause) {
+    if (cause instanceof HPformerError) throw cause;
     throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (${(cause as Error).message})`, { cause });
   }
 }
