@@ -127,7 +127,7 @@ async function main([option, ...rest]) {
     process.exitCode = lines.length === 0 ? 0 : 1;
   } else {
     const architectures = option === undefined ? Object.keys(virtual) : [option, ...rest];
-    console.log(JSON.stringify(await measure(architectures), null, 1));
+    console.log(JSON.stringify(await measure(architectures), null, 2));
   }
 }
 if (require.main === module) {
