@@ -24,7 +24,7 @@ struct Gemm {
   int64_t ldc = 0;
   int64_t cols = 0;                 // any count; whole registers are computed and written
   const float* bias = nullptr;      // [rows] or null
-  const float* residual = nullptr;  // lanes [rows][ldc] or null; may be c
+  const float* residual = nullptr;  // lanes [rows][ldc] or null; may be c where there is no activation
   int activation = 0;               // ordinal of Activation
   // A as bfloat16 tiles (kernels/tiles.inl), or null. `gemm` of a level that has tiles uses them instead of `a`: X is
   // rounded to bfloat16, sums stay float32.
