@@ -286,14 +286,17 @@ Case lanesAttentionCase(const Kernels& k, int64_t hidden, int64_t segments) {
         for (int64_t s = 0; s < segments; ++s) {
           double dot = 0;
           for (int64_t i = h * width; i < (h + 1) * width; ++i)
-            dot += static_cast<double>(keys->at(0)[(s * hidden + i) * t + j]) * x->at(0)[i * t + j];
+            dot +=
+                static_cast<double>(keys->at(0)[((j / k.width * segments + s) * hidden + i) * k.width + j % k.width]) *
+                x->at(0)[i * t + j];
           e.push_back(std::exp(dot * scale));
           sum += e.back();
         }
         for (int64_t s = 0; s < segments; ++s)
           for (int64_t i = h * width; i < (h + 1) * width; ++i)
             expected[static_cast<std::size_t>(i * t + j)] +=
-                e[static_cast<std::size_t>(s)] / sum * keys->at(0)[(s * hidden + i) * t + j];
+                e[static_cast<std::size_t>(s)] / sum *
+                keys->at(0)[((j / k.width * segments + s) * hidden + i) * k.width + j % k.width];
       }
     return relative(expected, [&](std::size_t i) { return out->at(0)[i]; });
   };

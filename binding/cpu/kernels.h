@@ -68,7 +68,9 @@ struct KeyScores {
 // The same with keys of its own for every lane (one token of many sequences), and the weighted sum of the keys:
 // out[g * width + i][lane] = sum_s P[g,s][lane] K[s][g * width + i][lane].
 struct KeyAttentionLanes {
-  const float* keys = nullptr;        // lanes [segments][hidden][ld]
+  // [ld / W][segments][hidden][W]: one register of lanes after the other, so that the sums read what the scores left in
+  // L1 and no cache line is half used.
+  const float* keys = nullptr;
   const int32_t* segments = nullptr;  // [ld] segments of each lane's sequence, 0 for idle lanes
   const float* x = nullptr;           // lanes [hidden][ld]
   float* p = nullptr;                 // lanes [heads * segmentsMax][ld]

@@ -347,6 +347,14 @@ Status stackSequence(const Context& c, const Sequence& s, const float* keys, con
 
 namespace {
 
+// Segment s of `segments` in the layout of KeyAttentionLanes: rows[i] are the `width` channels of lane i.
+void keysToLanes(const Context& c, const float* const* rows, int64_t lanes, int64_t width, int64_t s, int64_t segments,
+                 float* keys) {
+  const int64_t w = c.k.width;
+  for (int64_t i = 0; i < lanes; i += w)
+    c.k.toLanes(rows + i, std::min(w, lanes - i), width, keys + (i * segments + s * w) * width, w);
+}
+
 // One token of one sequence, channels in a row. Heads stand in the lanes of the attention kernel, so each head's
 // numbers come from the operations that stackSteps' lanes run, in their order.
 Status stackStep(const Context& c, const Sequence& s, int32_t step, const float* keys, float* pooled) {
@@ -368,7 +376,7 @@ Status stackStep(const Context& c, const Sequence& s, int32_t step, const float*
   std::fill_n(segments, heads, static_cast<int32_t>(count));
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t g = 0; g < heads; ++g) rows[g] = keys + i * d + g * width;
-    c.k.toLanes(rows, heads, width, keyLanes + i * width * ld, ld);
+    keysToLanes(c, rows, heads, width, i, count, keyLanes);
   }
   embedStep(c, s, step, x);
   for (int64_t g = 0; g < heads; ++g) to[g] = a + g * width;
@@ -442,7 +450,7 @@ Status stackSteps(const Context& c, const Sequence* sequences, int64_t count, co
   const float** rows = arena.take<const float*>(ld);
   for (int64_t s = 0; s < most; ++s) {
     for (int64_t j = 0; j < count; ++j) rows[j] = s < segments[j] ? keys[j] + s * d : nullptr;
-    c.k.toLanes(rows, count, d, lanes + s * d * ld, ld);
+    keysToLanes(c, rows, count, d, s, most, lanes);
   }
   embedSteps(c, sequences, count, steps, b.x, ld);
   KeyAttentionLanes a;

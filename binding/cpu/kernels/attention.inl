@@ -40,23 +40,23 @@ static void keyAttentionLanes(const KeyAttentionLanes& a) {
     __builtin_memcpy(&counts, a.segments + col, sizeof counts);
     for (int64_t g = 0; g < a.heads; ++g) {
       const float* x = a.x + g * a.width * a.ld + col;
-      const float* keys = a.keys + g * a.width * a.ld + col;
+      const float* keys = a.keys + col * a.segmentsMax * hidden + g * a.width * W;
       float* p = a.p + g * a.segmentsMax * a.ld + col;
       // Four segments at a time share the loads of x.
       vf top = set1(-__builtin_inff());
       for (int64_t s = 0; s < a.segmentsMax; s += 4) {
         const int64_t n = a.segmentsMax - s < 4 ? a.segmentsMax - s : 4;
-        const float* k0 = keys + s * hidden * a.ld;
-        const float* k1 = keys + (s + (n > 1 ? 1 : 0)) * hidden * a.ld;
-        const float* k2 = keys + (s + (n > 2 ? 2 : 0)) * hidden * a.ld;
-        const float* k3 = keys + (s + (n > 3 ? 3 : 0)) * hidden * a.ld;
+        const float* k0 = keys + s * hidden * W;
+        const float* k1 = keys + (s + (n > 1 ? 1 : 0)) * hidden * W;
+        const float* k2 = keys + (s + (n > 2 ? 2 : 0)) * hidden * W;
+        const float* k3 = keys + (s + (n > 3 ? 3 : 0)) * hidden * W;
         vf d[4] = {vf{}, vf{}, vf{}, vf{}};
         for (int64_t i = 0; i < a.width; ++i) {
           const vf v = load(x + i * a.ld);
-          d[0] = fma(v, load(k0 + i * a.ld), d[0]);
-          d[1] = fma(v, load(k1 + i * a.ld), d[1]);
-          d[2] = fma(v, load(k2 + i * a.ld), d[2]);
-          d[3] = fma(v, load(k3 + i * a.ld), d[3]);
+          d[0] = fma(v, load(k0 + i * W), d[0]);
+          d[1] = fma(v, load(k1 + i * W), d[1]);
+          d[2] = fma(v, load(k2 + i * W), d[2]);
+          d[3] = fma(v, load(k3 + i * W), d[3]);
         }
         for (int64_t j = 0; j < n; ++j) {
           const vf live = counts > static_cast<int32_t>(s + j) ? d[j] : set1(-__builtin_inff());
@@ -82,14 +82,14 @@ static void keyAttentionLanes(const KeyAttentionLanes& a) {
         const float* k[4];
         for (int64_t j = 0; j < 4; ++j) {
           w[j] = j < n ? load(p + (s + j) * a.ld) : vf{};
-          k[j] = keys + (s + (j < n ? j : 0)) * hidden * a.ld;
+          k[j] = keys + (s + (j < n ? j : 0)) * hidden * W;
         }
         for (int64_t i = 0; i < a.width; ++i) {
           vf sum = s == 0 ? vf{} : load(out + i * a.ld);
-          sum = fma(w[0], load(k[0] + i * a.ld), sum);
-          if (n > 1) sum = fma(w[1], load(k[1] + i * a.ld), sum);
-          if (n > 2) sum = fma(w[2], load(k[2] + i * a.ld), sum);
-          if (n > 3) sum = fma(w[3], load(k[3] + i * a.ld), sum);
+          sum = fma(w[0], load(k[0] + i * W), sum);
+          if (n > 1) sum = fma(w[1], load(k[1] + i * W), sum);
+          if (n > 2) sum = fma(w[2], load(k[2] + i * W), sum);
+          if (n > 3) sum = fma(w[3], load(k[3] + i * W), sum);
           store(out + i * a.ld, sum);
         }
       }
