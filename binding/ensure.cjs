@@ -86,7 +86,12 @@ function native({ tests = false } = {}) {
   const build = (withTests) => () =>
     run(process.execPath, [path.join(__dirname, 'build.cjs')], { HPFORMER_TESTS: withTests ? 'ON' : 'OFF' });
   if (tests && fs.existsSync(path.join(root, 'test', 'native', 'CMakeLists.txt'))) {
-    step('native-tests', 'build', digest([...sources, 'test/native', 'bench/native', 'bench/peers'], isNative, settings), build(true));
+    step(
+      'native-tests',
+      'build',
+      digest([...sources, 'test/native', 'bench/native', 'bench/peers'], isNative, settings),
+      build(true),
+    );
   }
   // After a build with tests this finds everything compiled.
   step('native', 'build/Release/hpformer.node', digest(sources, isNative, settings), build(false));

@@ -1,8 +1,13 @@
-// hpformer_native ceilings [MS]            machine ceilings as JSON
-// hpformer_native kernels [MS] [ROUNDS]    every kernel of every ISA level: checked, then timed beside that level's
-// ceiling hpformer_native amx [MS]                 GFLOP/s of one core's bf16 tiles (0: none) hpformer_native count
-// KERNEL TIMES       runs one kernel of the highest level TIMES times, for instruction counters hpformer_native
-// identity                 compiler and level, as JSON: counts of two are compared only where both are the same
+// hpformer_native ceilings [MS]: machine ceilings as JSON
+//
+// hpformer_native kernels [MS] [ROUNDS]: every kernel of every ISA level, checked, then timed beside its level's
+// ceiling
+//
+// hpformer_native amx [MS]: GFLOP/s of one core's bf16 tiles (0: none)
+//
+// hpformer_native count KERNEL TIMES: one kernel of the highest level TIMES times, for instruction counters
+//
+// hpformer_native identity: compiler and level as JSON; counts of two are compared only where both are the same
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

@@ -109,6 +109,7 @@ class Pool {
   void keepOffCaller() {
 #if defined(__linux__)
     const int cpu = sched_getcpu();
+    if (loops_.size() > 1) return;  // several callers: no one CPU to keep off
     if (cpu == avoided_ && placed_ == helpers_.size()) return;
     avoided_ = cpu;
     placed_ = helpers_.size();

@@ -83,6 +83,7 @@ void product(Random& r, Way way) {
   Gemm g;
   g.rows = r.in(1, 70);
   g.k = r.in(1, r.chance(0.3) ? 300 : 70);
+  if (r.chance(0.1)) g.k = r.in(600, k.tileDepth > 0 ? k.tileDepth : 1024);  // as deep as tiles go, in all three parts
   g.cols = r.in(1, 70);
   g.activation = static_cast<int>(r.in(0, 4));
   const int64_t first = r.chance(0.3) ? 32 * r.in(0, 2) : 0, deep = g.k + first + (r.chance(0.3) ? r.in(0, 40) : 0);

@@ -27,7 +27,7 @@ done
 for target in run kernel; do
   "$clang" $flags $cores -fsanitize=fuzzer "test/fuzz/native/${target}_fuzz.cc" "$out"/*.o -lpthread -ldl -o "$out/$target"
   mkdir -p "$out/corpus/$target"
-  for finding in test/fuzz/findings/native-"$target"-*; do if [ -f "$finding" ]; then "$out/$target" "$finding" 2>/dev/null; fi; done
+  for finding in test/fuzz/findings/native-"$target"-*; do if [ -f "$finding" ]; then "$out/$target" "$finding" 2>/dev/null || { echo "fuzz: FINDING again: $finding"; exit 1; }; fi; done
   log="$out/$target.log"
   if ! "$out/$target" "$out/corpus/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=4096 \
     -malloc_limit_mb=1024 -print_final_stats=1 -artifact_prefix="$out/$target-" >"$log" 2>&1; then

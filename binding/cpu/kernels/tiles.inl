@@ -11,8 +11,9 @@
 namespace hpformer::HPFORMER_ISA {
 namespace {
 
-constexpr int64_t kPairs = 32 * 1024;    // bfloat16 values of the X buffer
-constexpr int64_t kDepth = kPairs / 32;  // the deepest product: one column tile fills half of the buffer
+constexpr int64_t kDepth = 1024;       // the deepest product
+constexpr int64_t kPairs = 48 * 1024;  // bfloat16 values of the X buffer
+static_assert(3 * (kDepth / 32) * kHalves <= kPairs, "a column tile of the deepest product fits in all three parts");
 
 // Tile registers are configured when first used and given back at the end of a piece of work (Kernels::release): held
 // longer, they would be saved at every context switch of the thread.

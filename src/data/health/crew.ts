@@ -131,8 +131,17 @@ export async function* runStage<Job extends CrewJob>(
     const answer = hands[chunks++ % workers]!.submit(sent.map(({ id, file, end }) => ({ id, file, end })));
     queue.push(() => unpack(sent, answer, stage.size));
   };
+  // A job that cannot be had ends the jobs; those before it are still given first.
+  let failure: { error: unknown } | undefined;
+  const had = async function* (): AsyncGenerator<Job> {
+    try {
+      yield* jobs;
+    } catch (error) {
+      failure = { error };
+    }
+  };
   try {
-    for await (const job of jobs) {
+    for await (const job of had()) {
       signal?.throwIfAborted();
       if (workers === 0 || done < alone) {
         // The event loop gets its turn now and then: files are read synchronously, which is far cheaper than a promise each.
@@ -142,9 +151,9 @@ export async function* runStage<Job extends CrewJob>(
       }
       if (job.input) {
         send();
-        const result = stage.run(job.input, job.end);
+        const { input } = job;
         queue.push(async function* () {
-          yield [job, result];
+          yield [job, stage.run(input, job.end)];
         });
       } else {
         chunk.push(job);
@@ -152,8 +161,10 @@ export async function* runStage<Job extends CrewJob>(
       }
       while (queue.length >= ahead * workers) yield* queue.shift()!();
     }
+    signal?.throwIfAborted();
     send();
     for (const results of queue) yield* results();
+    if (failure) throw failure.error;
   } finally {
     signal?.removeEventListener('abort', stop);
     await Promise.all(hands.map((hand) => hand.end()));

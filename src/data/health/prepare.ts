@@ -84,7 +84,7 @@ async function* jobsOf(options: PrepareArraysOptions, drops: DropReport): AsyncG
   }
 }
 
-/** Tells `options.progress` of each stay that came out. */
+/** Tells `options.progress` of each stay, kept or not. */
 async function progressOf(options: PrepareArraysOptions): Promise<(file: string) => void> {
   const { progress, list } = options;
   if (!progress) return () => undefined;
@@ -179,6 +179,7 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
     const stage = stageOf(options, 'features', normalizer);
     const progress = await progressOf(options);
     for await (const [{ file, stay }, result] of runStage(stage, jobsOf(options, drops), options)) {
+      progress(file);
       if (result.kind === 'empty' || result.kind === 'malformed') {
         dropped(drops, file, result);
         continue;
@@ -197,7 +198,6 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
       if (!ids.write(`${episode.id}\n`)) await new Promise<void>((resolve) => ids.once('drain', () => resolve()));
       skippedReadings += episode.skipped;
       episodes++;
-      progress(file);
     }
     for (const writer of Object.values(writers)) await writer.end();
   } catch (error) {

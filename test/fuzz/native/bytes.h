@@ -17,13 +17,20 @@ class Bytes {
 
   // Mostly small, sometimes an edge.
   int64_t size(int64_t most) {
-    static const int64_t edges[] = {-1, 0, 0x7fffffff, int64_t{1} << 31, int64_t{1} << 32, (int64_t{1} << 53) - 1,
-                                    std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()};
+    static const int64_t edges[] = {-1,
+                                    0,
+                                    0x7fffffff,
+                                    int64_t{1} << 31,
+                                    int64_t{1} << 32,
+                                    (int64_t{1} << 53) - 1,
+                                    std::numeric_limits<int64_t>::max(),
+                                    std::numeric_limits<int64_t>::min()};
     const uint8_t kind = byte();
     return kind >= 240 ? edges[kind % 8] : kind % (most + 1);
   }
   int32_t id(int64_t below) {
-    static const int32_t edges[] = {-1, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min(), 1 << 16};
+    static const int32_t edges[] = {-1, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min(),
+                                    1 << 16};
     const uint8_t kind = byte();
     if (kind >= 250) return edges[kind % 4];
     return static_cast<int32_t>(kind % (below + 1));

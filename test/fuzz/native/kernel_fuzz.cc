@@ -1,5 +1,5 @@
-// libFuzzer: `kernels.*` with any name, any sizes (the edges of integers among them) and arrays of any length. Every call is a
-// result or a status, and only what the arrays hold is touched.
+// libFuzzer: `kernels.*` with any name, any sizes (the edges of integers among them) and arrays of any length. Every
+// call is a result or a status, and only what the arrays hold is touched.
 #include <string>
 #include <vector>
 
@@ -24,10 +24,7 @@ const std::vector<Shape>& shapes() {
        {"out"}},
       {"segmentPool", {"batch", "steps", "hidden", "segments", "length", "pooling"}, {"x"}, {"out"}},
       {"extraSegmentAttention", {"batch", "segments", "hidden"}, {"x"}, {"out", "weights"}},
-      {"intraSegmentAttention",
-       {"batch", "steps", "hidden", "segments", "length"},
-       {"extra", "x"},
-       {"out", "weights"}},
+      {"intraSegmentAttention", {"batch", "steps", "hidden", "segments", "length"}, {"extra", "x"}, {"out", "weights"}},
       {"fusion", {"batch", "segments", "hidden"}, {"extra", "intra", "weight", "bias"}, {"out"}},
       {"tdhp", {"batch", "steps", "hidden", "segments", "length", "pooling"}, {"x", "weight", "bias"}, {"out"}},
       {"keyAttention", {"batch", "steps", "hidden", "segments", "heads"}, {"x", "keys"}, {"out", "weights"}},
@@ -35,14 +32,16 @@ const std::vector<Shape>& shapes() {
       {"dense", {"rows", "inputs", "outputs", "activation"}, {"x", "weight", "bias"}, {"out"}},
       {"layer",
        {"batch", "steps", "hidden", "segments", "heads", "activation", "norm"},
-       {"x", "keys", "output", "feedForward", "feedForwardBias", "norm1Weight", "norm1Bias", "norm2Weight", "norm2Bias"},
+       {"x", "keys", "output", "feedForward", "feedForwardBias", "norm1Weight", "norm1Bias", "norm2Weight",
+        "norm2Bias"},
        {"out"}},
       {"head", {"rows", "inputs", "labels", "link"}, {"x", "weight", "bias"}, {"logits", "probabilities"}},
   };
   return all;
 }
 
-// How many numbers an array would hold if it were what the parameters say: most arrays get that, the rest something else.
+// How many numbers an array would hold if it were what the parameters say: most arrays get that, the rest something
+// else.
 int64_t product(const std::map<std::string, double>& p, std::initializer_list<const char*> names) {
   double n = 1;
   for (const char* name : names) n *= p.count(name) ? p.at(name) : 1;
@@ -114,7 +113,9 @@ void call(Bytes& b) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Bytes b(data, size);
-  if (b.chance()) call<float>(b);
-  else call<double>(b);
+  if (b.chance())
+    call<float>(b);
+  else
+    call<double>(b);
   return 0;
 }

@@ -1,5 +1,6 @@
-// libFuzzer: a small model of any kind, a batch whose ids, lengths, steps and weights come from strangers. A run is a result or a
-// status; nothing is read or written beyond the arrays, which have exactly the sizes that the request claims.
+// libFuzzer: a small model of any kind, a batch whose ids, lengths, steps and weights come from strangers. A run is a
+// result or a status; nothing is read or written beyond the arrays, which have exactly the sizes that the request
+// claims.
 #include <memory>
 #include <string>
 
@@ -113,7 +114,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   options.rejectNonFinite = b.chance();
   std::shared_ptr<const Model> model;
   if (!Model::create(spec, test::randomArrays(spec, random), options, &model).ok()) return 0;
-  if (model->isReference()) run<double>(b, spec, *model);
-  else run<float>(b, spec, *model);
+  if (model->isReference())
+    run<double>(b, spec, *model);
+  else
+    run<float>(b, spec, *model);
   return 0;
 }

@@ -55,6 +55,32 @@ test('the same results in the same order with any number of threads', async () =
   for (const workers of [1, 2, 3]) expect(await results({ workers })).toEqual(alone);
 });
 
+test('jobs that end in an error: what came before is given first, then the earliest error', async () => {
+  const broken = join(folder, 'broken_timeseries.csv');
+  writeFileSync(broken, 'Hours,Heart Rate\n1,abc\n');
+  for (const bad of [undefined, 400]) {
+    const run = async (workers: number) => {
+      const seen: string[] = [];
+      const source = async function* () {
+        for (let i = 0; i < 500; i++) yield { id: String(i), file: i === bad ? broken : files[i]! };
+        throw new Error('no more');
+      };
+      const all = async () => {
+        for await (const [job] of runStage(stage, source(), { workers })) seen.push(job.id);
+      };
+      const message = await all().then(
+        () => 'none',
+        (error: Error) => error.message,
+      );
+      return { seen, message };
+    };
+    const alone = await run(0);
+    expect(alone.seen).toHaveLength(bad ?? 500);
+    expect(alone.message).toContain(bad === undefined ? 'no more' : 'broken_timeseries.csv line 2');
+    expect(await run(2)).toEqual(alone);
+  }
+});
+
 test('arrays and normaliser are the same bytes', async () => {
   const made: Buffer[][] = [];
   for (const workers of [0, 2]) {
