@@ -25,7 +25,7 @@ describe('native tests', () => {
 
   for (const { name } of tests) {
     // A test program ends with 77 when the machine lacks what it needs; asking first gives the reason.
-    const level = /^cpu_test_(.+)_(?:float32|bfloat16)$/.exec(name)?.[1];
+    const level = /^(?:cpu_test_(.+)_(?:float32|bfloat16)|kernels_test_(.+))$/.exec(name)?.slice(1).find(Boolean);
     const withoutLevel = level === undefined || available.has(level) ? undefined : `this machine has no ${level}`;
     const reason = name.startsWith('cuda') ? withoutCudaLibrary() : withoutLevel;
     testUnless(
