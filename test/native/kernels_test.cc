@@ -1,4 +1,5 @@
-// Every kernel of one ISA level's table against plain loops in double, on random shapes with full and ragged tiles.
+// The kernels of one ISA level that work on lanes or tiles, and the scan, against plain loops in double, on random
+// shapes with full and ragged tiles; cpu_test sees the ones on rows.
 // Levels with tiles (amx; wide_tiles in plain C) run every product three ways: multiply-adds, bfloat16 tiles, float32
 // in three parts. HPFORMER_ISA names the level. Usage: kernels_test [seed] [cases]
 #include <algorithm>

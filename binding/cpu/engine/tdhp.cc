@@ -138,11 +138,10 @@ Status tdhpExplicit(const Context& c, const Sequence& s, float* keys, int thread
   const auto share = [&](auto&& body) { shareOut(c, count, threads, body); };
   share([&](int64_t i) { pool(c, s, i, pooled + i * d); });
   if (c.cancelled()) return {StatusCode::aborted, "aborted"};
-  std::fill_n(extra, count * d, 0.0f);
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t r = 0; r < count; ++r) p[i * count + r] = c.k.dot(pooled + i * d, pooled + r * d, d);
     c.k.softmaxRow(p + i * count, count, 1.0f / std::sqrt(static_cast<float>(d)));
-    for (int64_t r = 0; r < count; ++r) c.k.axpy(p[i * count + r], pooled + r * d, extra + i * d, d);
+    c.k.rowsMix(pooled, d, count, d, p + i * count, extra + i * d);
   }
   share([&](int64_t i) { intra(c, s, i, extra + i * d, inside + i * d); });
   if (c.cancelled()) return {StatusCode::aborted, "aborted"};

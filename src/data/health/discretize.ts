@@ -11,6 +11,7 @@ import {
   valueColumns,
   variableByName,
   variableCount,
+  writeValue,
 } from './schema';
 
 /** How bins without a reading get a value. */
@@ -182,7 +183,7 @@ export function binReadings(source: ReadingSource, options: CheckedOptions, memo
   let skipped = 0;
   let bin = 0;
   const write = (variable: number, value: number): void => {
-    set(values, bin * width, variable, value);
+    writeValue(values, bin * width, variable, value);
     mask[bin * variableCount + variable] = 1;
   };
   for (let i = 0; i < hours.length; i++) {
@@ -203,16 +204,6 @@ export function binReadings(source: ReadingSource, options: CheckedOptions, memo
     }
   }
   return { ...result, skipped };
-}
-
-function set(values: Float64Array, row: number, variable: number, value: number): void {
-  const begin = row + firstColumn[variable]!;
-  if (categoryIndex[variable]) {
-    values.fill(0, begin, row + firstColumn[variable + 1]!);
-    values[begin + value] = 1;
-  } else {
-    values[begin] = value;
-  }
 }
 
 function fillMissing(values: Float64Array, mask: Uint8Array, bins: number, width: number, fill: Fill): void {

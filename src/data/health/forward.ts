@@ -4,7 +4,7 @@
  */
 import type { ReadingSource } from './discretize';
 import type { Normalizer } from './normalizer';
-import { categoryIndex, fillValues, firstColumn, valueColumns, variableCount } from './schema';
+import { categoryIndex, fillValues, firstColumn, valueColumns, variableCount, writeValue } from './schema';
 
 const eps = 1e-6;
 
@@ -90,13 +90,7 @@ export class PlainBins implements BinWriter {
 
   readonly write = (variable: number, value: number): void => {
     const { values, row } = this;
-    const begin = row + firstColumn[variable]!;
-    if (categoryIndex[variable]) {
-      values.fill(0, begin, row + firstColumn[variable + 1]!);
-      values[begin + value] = 1;
-    } else {
-      values[begin] = value;
-    }
+    writeValue(values, row, variable, value);
     if (this.width > valueColumns) values[row + valueColumns + variable] = 1;
   };
 }

@@ -179,3 +179,14 @@ export function columnNames(masks = true): string[] {
 
 /** First line of every episode file. */
 export const episodeHeader = ['Hours', ...healthVariables.map((variable) => variable.name)].join(',');
+
+/** Writes one value of a variable into the bin that begins at `row`: a number, or the index of a category as one-hot columns. */
+export function writeValue(values: Float64Array, row: number, variable: number, value: number): void {
+  const begin = row + firstColumn[variable]!;
+  if (categoryIndex[variable]) {
+    values.fill(0, begin, row + firstColumn[variable + 1]!);
+    values[begin + value] = 1;
+  } else {
+    values[begin] = value;
+  }
+}
