@@ -26,7 +26,7 @@ export const predict: Command = {
     workers: {
       type: 'string',
       value: 'n',
-      help: 'health: threads that read episode files (default: the cores, 8 at most)',
+      help: 'health: threads that read episode files (default: the cores it may use, 8 at most)',
     },
     ...modelOptions,
     json: { type: 'boolean', help: 'a summary as JSON on standard output; needs --out' },

@@ -287,7 +287,11 @@ export const prepare: Command = {
     'no-masks': { type: 'boolean', help: 'leave the 17 mask columns out' },
     compat: { type: 'string', value: 'name', help: 'published (defects included) or corrected (default)' },
     lenient: { type: 'boolean', help: 'count malformed stays and unknown texts instead of stopping' },
-    workers: { type: 'string', value: 'n', help: 'threads that read episode files (default: the cores, 8 at most)' },
+    workers: {
+      type: 'string',
+      value: 'n',
+      help: 'threads that read episode files (default: the cores it may use, 8 at most)',
+    },
     config: { type: 'string', value: 'file', help: 'bundle: configuration of a model file that carries none' },
     calibration: { type: 'string', value: 'file', help: 'bundle: calibrations, as evaluate --calibrate saves them' },
     labels: { type: 'string', value: 'a,b,…', help: 'bundle: what the outputs mean' },

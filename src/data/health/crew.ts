@@ -3,9 +3,9 @@
  * in bounded memory.
  */
 import { existsSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { availableCores } from '../../cores';
 import { HPformerError } from '../../errors';
 import { type EpisodeInput, episodeInPassing } from './arrays';
 import { Stage, type StageOptions, type StageResult } from './stages';
@@ -32,7 +32,10 @@ export interface CrewJob {
 
 /** How the work is shared. */
 export interface CrewOptions {
-  /** Threads; 0: all on this thread. Default: the cores of the machine, up to 8, and 0 where there is one. */
+  /**
+   * Threads; 0: all on this thread. Default: the cores that this process may use (a container's quota counts), up to 8, and 0
+   * where there is one.
+   */
   workers?: number | undefined;
   /** Ends the work: the generator throws its reason. */
   signal?: AbortSignal | undefined;
@@ -89,7 +92,7 @@ class Hand {
 
 /** The threads to use: as asked, but none where their script is not at hand (a bundle of all code in one file). */
 function threadCount(asked: number | undefined, script: string): number {
-  const cores = availableParallelism();
+  const cores = availableCores();
   const count = asked ?? (cores > 1 ? Math.min(8, cores) : 0);
   return existsSync(script) ? count : 0;
 }
