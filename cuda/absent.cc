@@ -17,4 +17,8 @@ Status createCudaBackend(const Spec&, std::shared_ptr<const Weights>, const Cuda
   return {StatusCode::device, kReason};
 }
 
+Status createCudaKernels(int, const KernelTiming&, std::unique_ptr<KernelDevice>*) {
+  return {StatusCode::device, kReason};
+}
+
 }  // namespace hpformer

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "binding/contract/backend.h"
+#include "binding/contract/kernel_device.h"
 
 namespace hpformer {
 
@@ -27,5 +28,7 @@ bool cudaCompiledIn();
 std::vector<CudaDeviceInfo> cudaDevices(std::string* reason);
 Status createCudaBackend(const Spec& spec, std::shared_ptr<const Weights> weights, const CudaOptions& options,
                          std::unique_ptr<Backend>* out);
+// `kernels.*` on one device, float32.
+Status createCudaKernels(int ordinal, const KernelTiming& timing, std::unique_ptr<KernelDevice>* out);
 
 }  // namespace hpformer

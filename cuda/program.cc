@@ -34,14 +34,8 @@ Status Program::finish(Device& device, Lane& lane, bool complete) {
   return {};
 }
 
-Status Program::enqueue(Device& device, Lane& lane) {
+Status Program::repeat(Device& device, Lane& lane) {
   const Driver& d = device.driver();
-  const CUdeviceptr base = lane.arena.address();
-  const size_t in = arena.inputBytes(), out = arena.outputBytes();
-  if (in > 0) {
-    if (Status s = device.check(d.copyToDevice(base, lane.pinned, in, lane.stream), "cuMemcpyHtoDAsync"); !s.ok())
-      return s;
-  }
   for (Step& step : steps_) {
     if (step.kernel.empty()) {
       if (Status s = device.check(d.setBytes(step.address, 0, step.bytes, lane.stream), "cuMemsetD8Async"); !s.ok())
@@ -56,6 +50,18 @@ Status Program::enqueue(Device& device, Lane& lane) {
                                            1, 1, static_cast<unsigned>(step.shared), lane.stream, arguments, nullptr);
     if (Status s = device.check(result, "cuLaunchKernel"); !s.ok()) return s;
   }
+  return {};
+}
+
+Status Program::enqueue(Device& device, Lane& lane) {
+  const Driver& d = device.driver();
+  const CUdeviceptr base = lane.arena.address();
+  const size_t in = arena.inputBytes(), out = arena.outputBytes();
+  if (in > 0) {
+    if (Status s = device.check(d.copyToDevice(base, lane.pinned, in, lane.stream), "cuMemcpyHtoDAsync"); !s.ok())
+      return s;
+  }
+  if (Status s = repeat(device, lane); !s.ok()) return s;
   if (out > 0) {
     const CUresult result = d.copyToHost(static_cast<char*>(lane.pinned) + in, base + in, out, lane.stream);
     if (Status s = device.check(result, "cuMemcpyDtoHAsync"); !s.ok()) return s;

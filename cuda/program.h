@@ -104,6 +104,8 @@ class Program {
 
   // Queues copy in, all steps, copy out. Shapes that repeat run as a CUDA graph.
   Status start(Device& device, Lane& lane);
+  // The steps once more on what a finished run has left in device memory, without copies.
+  Status repeat(Device& device, Lane& lane);
   // Waits for the lane, then moves results to their owners unless start() failed.
   Status finish(Device& device, Lane& lane, bool complete);
 

@@ -1,5 +1,6 @@
 #include "kernel_call.h"
 
+#include <algorithm>
 #include <exception>
 
 #include "binding/model/kernels.h"
@@ -51,6 +52,11 @@ Status call(const Napi::CallbackInfo& info) {
     if (!viewOf(env, value, &view) || view.type != arrayType<Real>()) return refuse(name, arrayTypeName<Real>());
     kernel.outputs[name] = {static_cast<Real*>(view.data), static_cast<int64_t>(view.count)};
   });
+  if (info[4].IsNumber()) kernel.device = static_cast<int>(info[4].As<Napi::Number>().Int32Value());
+  View times;
+  if (viewOf(env, info[5], &times) && times.type == napi_float64_array) {
+    kernel.timing = {static_cast<int>(std::min<size_t>(times.count, 10000)), static_cast<double*>(times.data)};
+  }
   return status.ok() ? runKernel(kernel) : status;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <new>
 #include <type_traits>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "binding/contract/positions.h"
 #include "binding/contract/reference_steps.h"
 #include "binding/cpu/backend.h"
+#include "cuda/backend.h"
 #include "sizes.h"
 
 namespace hpformer {
@@ -31,6 +33,10 @@ class Kernel {
   explicit Kernel(const KernelCall<Real>& call) : call_(call) {}
 
   void run() {
+    if (call_.device >= 0) {
+      if (!kOnCpu<Real>) refuse(StatusCode::type, call_.name + ": expected float32 on a CUDA device, got float64");
+      done(createCudaKernels(call_.device, call_.timing, &device_));
+    }
     const std::string& name = call_.name;
     if (name == "embed") return embed();
     if (name == "segmentPool") return segmentPool();
@@ -50,6 +56,11 @@ class Kernel {
   }
 
  private:
+  static void done(const Status& status) {
+    if (!status.ok()) throw Refusal{status};
+  }
+  KernelSizes sizes() const { return {batch_, steps_, d_, count_, length_, heads_}; }
+
   int64_t number(const char* name, int64_t least, int64_t most = int64_t{1} << 40) const {
     const auto found = call_.parameters.find(name);
     if (found == call_.parameters.end()) refuse(StatusCode::input, where(name) + "is missing");
@@ -161,6 +172,12 @@ class Kernel {
     const reference::NormArrays<Real> norm =
         normed ? normArrays("norm", NormKind::layernorm, d_) : reference::NormArrays<Real>{};
 
+    if constexpr (kOnCpu<Real>) {
+      for (int64_t b = 0; device_ && ids && b < batch_; ++b) checkIds(ids + b * steps_, size);
+      if (device_)
+        return done(device_->embed(spec, sizes(), {x, weight, bias, norm.weight, norm.bias, ids, &weights, y}));
+    }
+
     const double scale = inputScale(spec);
     std::vector<int64_t> positions(static_cast<size_t>(steps_));
     Vector position(static_cast<size_t>(d_));
@@ -199,6 +216,8 @@ class Kernel {
     const Pooling pooling = choice("pooling", Pooling::max);
     const Real* x = in("x", {batch_, steps_, d_});
     Real* y = out("out", {batch_, count_, d_});
+    if constexpr (kOnCpu<Real>)
+      if (device_) return done(device_->segmentPool(sizes(), x, pooling, y));
     for (int64_t b = 0; b < batch_; ++b) {
       const Real* rows = x + b * steps_ * d_;
       if constexpr (kOnCpu<Real>) {
@@ -214,6 +233,8 @@ class Kernel {
     const Real* x = in("x", {batch_, count_, d_});
     Real* y = out("out", {batch_, count_, d_});
     Real* weights = out("weights", {batch_, count_, count_}, false);
+    if constexpr (kOnCpu<Real>)
+      if (device_) return done(device_->extraSegmentAttention(sizes(), x, y, weights));
     for (int64_t b = 0; b < batch_; ++b) {
       Real* own = weights ? weights + b * count_ * count_ : nullptr;
       if constexpr (kOnCpu<Real>) {
@@ -230,6 +251,8 @@ class Kernel {
     const Real* x = in("x", {batch_, steps_, d_});
     Real* y = out("out", {batch_, count_, d_});
     Real* weights = out("weights", {batch_, steps_}, false);
+    if constexpr (kOnCpu<Real>)
+      if (device_) return done(device_->intraSegmentAttention(sizes(), extra, x, y, weights));
     for (int64_t b = 0; b < batch_; ++b) {
       const Real *queries = extra + b * count_ * d_, *rows = x + b * steps_ * d_;
       Real *to = y + b * count_ * d_, *own = weights ? weights + b * steps_ : nullptr;
@@ -248,6 +271,8 @@ class Kernel {
     const Real* weight = in("weight", {d_, 2, d_});
     const Real* bias = in("bias", {d_});
     Real* y = out("out", {batch_, count_, d_});
+    if constexpr (kOnCpu<Real>)
+      if (device_) return done(device_->fusion(sizes(), extra, intra, weight, bias, y));
     if constexpr (kOnCpu<Real>) {
       cpu::fusionRows(extra, intra, batch_ * count_, d_, weight, bias, y);
     } else {
@@ -262,6 +287,8 @@ class Kernel {
     const Real* weight = in("weight", {d_, 2, d_});
     const Real* bias = in("bias", {d_});
     Real* y = out("out", {batch_, count_, d_});
+    if constexpr (kOnCpu<Real>)
+      if (device_) return done(device_->tdhp(sizes(), x, pooling, weight, bias, y));
     for (int64_t b = 0; b < batch_; ++b) {
       const Real* rows = x + b * steps_ * d_;
       Real* keys = y + b * count_ * d_;
@@ -296,6 +323,7 @@ class Kernel {
     Real* y = out("out", {batch_, steps_, d_});
     Real* weights = out("weights", {batch_, steps_, heads_, count_}, false);
     if constexpr (kOnCpu<Real>) {
+      if (device_) return done(device_->keyAttention(sizes(), x, keys, y, weights));
       for (int64_t b = 0; b < batch_; ++b) {
         const int64_t at = b * steps_;
         cpu::keyAttentionRows(x + at * d_, steps_, d_, keys + b * count_ * d_, count_, heads_, y + at * d_,
@@ -316,7 +344,10 @@ class Kernel {
     const reference::NormArrays<Real> w = normArrays("", kind, d_);
     const Real* x = in("x", {rows, d_});
     Real* y = out("out", {rows, d_});
-    if constexpr (kOnCpu<Real>) return cpu::normRows(kind, w, x, rows, d_, y);
+    if constexpr (kOnCpu<Real>) {
+      if (device_) return done(device_->norm(kind, w, rows, d_, x, y));
+      return cpu::normRows(kind, w, x, rows, d_, y);
+    }
     std::copy_n(x, rows * d_, y);
     for (int64_t r = 0; r < rows; ++r) reference::norm(kind, w, d_, y + r * d_);
   }
@@ -328,6 +359,7 @@ class Kernel {
                *bias = in("bias", {height}, false);
     Real* y = out("out", {rows, height});
     if constexpr (kOnCpu<Real>) {
+      if (device_) return done(device_->dense(x, rows, width, weight, bias, height, activation, y));
       cpu::denseRows(x, rows, width, weight, bias, height, activation, y);
     } else {
       reference::dense(x, rows, width, weight, bias, height, activation, y);
@@ -348,6 +380,7 @@ class Kernel {
     const Real* keys = in("keys", {batch_, count_, d_});
     Real* y = out("out", {batch_, steps_, d_});
     if constexpr (kOnCpu<Real>) {
+      if (device_) return done(device_->layer(sizes(), x, keys, w, kind, activation, y));
       for (int64_t b = 0; b < batch_; ++b) {
         const int64_t at = b * steps_ * d_;
         cpu::layerRows(x + at, steps_, d_, keys + b * count_ * d_, count_, heads_, w, kind, activation, y + at);
@@ -366,14 +399,18 @@ class Kernel {
     const Link kind = choice("link", Link::softmax);
     Real* logits = out("logits", {rows, labels});
     Real* probabilities = out("probabilities", {rows, labels}, false);
-    reference::dense(in("x", {rows, width}), rows, width, in("weight", {labels, width}), in("bias", {labels}, false),
-                     labels, Activation::linear, logits);
+    const Real *x = in("x", {rows, width}), *weight = in("weight", {labels, width}),
+               *bias = in("bias", {labels}, false);
+    if constexpr (kOnCpu<Real>)
+      if (device_) return done(device_->head(x, rows, width, weight, bias, labels, kind, logits, probabilities));
+    reference::dense(x, rows, width, weight, bias, labels, Activation::linear, logits);
     for (int64_t r = 0; probabilities && r < rows; ++r) {
       reference::link(kind, logits + r * labels, labels, probabilities + r * labels);
     }
   }
 
   const KernelCall<Real>& call_;
+  std::unique_ptr<KernelDevice> device_;  // null on the CPU
   int64_t batch_ = 0, steps_ = 0, d_ = 0, count_ = 0, length_ = 0, heads_ = 0;
 };
 

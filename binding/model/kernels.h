@@ -31,6 +31,7 @@
 #include <map>
 #include <string>
 
+#include "binding/contract/kernel_device.h"
 #include "binding/contract/status.h"
 
 namespace hpformer {
@@ -48,6 +49,8 @@ struct KernelCall {
   std::map<std::string, KernelArray<const Real>> inputs;
   std::map<std::string, KernelArray<const int32_t>> integers;
   std::map<std::string, KernelArray<Real>> outputs;
+  int device = -1;      // ordinal of a CUDA device (float32 only); -1: the CPU
+  KernelTiming timing;  // on a CUDA device
 };
 
 // Checks every size against the parameters, then computes on the calling thread. Never throws.

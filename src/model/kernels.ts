@@ -149,11 +149,11 @@ export type KernelName =
   | 'layer'
   | 'head';
 
+type Inputs = Readonly<Record<string, FeedValue>>;
+type Options = Readonly<Record<string, number | string | boolean>>;
+
 /** A kernel as a function on tensors; runs on the calling thread. */
-export type Kernel = ((
-  inputs: Readonly<Record<string, FeedValue>>,
-  options?: Readonly<Record<string, number | string | boolean>>,
-) => Record<string, RealTensor>) & {
+export type Kernel = ((inputs: Inputs, options?: Options) => Record<string, RealTensor>) & {
   /** What it computes. */
   readonly doc: string;
   /** Dims of its tensors, and its options. */
@@ -180,7 +180,7 @@ function readOptions(
 ): void {
   const legal = [...Object.keys(spec.integers ?? {}), ...Object.keys(spec.choices ?? {})];
   for (const key of Object.keys(options)) {
-    if (!legal.includes(key))
+    if (key !== 'device' && !legal.includes(key))
       fail('INPUT', `kernels.${name}: expected options among ${legal.join(', ') || '(none)'}, got ${describe(key)}`);
   }
   for (const [key, [minimum, fallback]] of Object.entries(spec.integers ?? {})) {
@@ -207,73 +207,99 @@ function requiredInputs(spec: KernelSpec, options: Readonly<Record<string, unkno
 
 function makeKernel(name: KernelName): Kernel {
   const spec: KernelSpec = table[name];
-  const run = (
-    inputs: Readonly<Record<string, FeedValue>>,
-    options: Readonly<Record<string, number | string | boolean>> = {},
-  ) => {
-    if (typeof inputs !== 'object' || inputs === null)
-      fail('TYPE', `kernels.${name}: expected tensors by name, got ${describe(inputs)}`);
-    const sizes = new Map<string, number>();
-    readOptions(name, spec, options, sizes);
-    const required = requiredInputs(spec, options);
-    const legal = { ...required, ...spec.optional };
-    for (const key of Object.keys(inputs)) {
-      if (!Object.hasOwn(legal, key))
-        fail('INPUT', `kernels.${name}: expected inputs among ${Object.keys(legal).join(', ')}, got ${describe(key)}`);
-    }
-    const arrays: Record<string, NativeReal | Int32Array> = {};
-    let double: boolean | undefined;
-    for (const [key, dims] of Object.entries(legal)) {
-      const where = `kernels.${name}: ${key}`;
-      const value = inputs[key];
-      if (value === undefined) {
-        if (Object.hasOwn(required, key)) fail('INPUT', `${where}: expected [${dims.join(', ')}], got nothing`);
-        continue;
-      }
-      const tensor = readTensor(where, value, (_, array) =>
-        fail('TYPE', `${where}: expected a tensor, got a bare ${array}`),
-      );
-      const integers = spec.integerInputs?.includes(key) === true;
-      if (!integers) double ??= tensor.type === 'float64';
-      if (!integers && double !== (tensor.type === 'float64'))
-        fail('TYPE', `${where}: expected float64 for all tensors or for none, got ${tensor.type}`);
-      const expected = dims.map((dim, i) => sizeOf(sizes, dim, tensor.dims[i] ?? 0));
-      if (expected.length !== tensor.dims.length || expected.some((size, i) => size !== tensor.dims[i] || size < 1)) {
-        fail(
-          'SHAPE',
-          `${where}: expected [${dims.join(', ')}] = [${expected.join(', ')}], got [${tensor.dims.join(', ')}]`,
-        );
-      }
-      arrays[key] = integers ? toInt32(where, tensor) : toReal(where, tensor, double === true);
-    }
-    const outputs: Record<string, NativeReal> = {};
-    const shapes: Record<string, number[]> = {};
-    let bytes = 0;
-    for (const [key, dims] of Object.entries(spec.outputs)) {
-      shapes[key] = dims.map((dim) => sizeOf(sizes, dim, 0));
-      bytes += elementCount(`kernels.${name}: ${key}`, shapes[key]) * (double ? 8 : 4);
-    }
-    if (bytes > defaultMaxBytes)
-      fail('LIMIT', `kernels.${name}: expected results of at most ${defaultMaxBytes} bytes, these need ${bytes}`);
-    for (const [key, dims] of Object.entries(shapes)) {
-      const count = elementCount(key, dims);
-      outputs[key] = double ? new Float64Array(count) : new Float32Array(count);
-    }
-    const { code, message } = loadAddon().kernel(name, Object.fromEntries(sizes), arrays, outputs);
-    if (code !== 0) throw statusError(code, `kernels.${name}: ${message}`);
-    const results: Record<string, RealTensor> = {};
-    for (const key of Object.keys(outputs))
-      results[key] = new Tensor(double ? 'float64' : 'float32', outputs[key]!, shapes[key]!);
-    return results;
-  };
+  const run = (inputs: Inputs, options: Options = {}) => compute(name, inputs, options);
   return Object.freeze(Object.assign(run, { doc: spec.doc, signature: spec }));
 }
 
+/** Ordinal of the CUDA device of a call; undefined: the CPU. */
+function ordinalOf(name: string, device: unknown): number | undefined {
+  if (device === undefined || device === 'cpu') return undefined;
+  const ordinal = typeof device === 'string' ? /^cuda:(\d{1,4})$/.exec(device) : null;
+  if (ordinal === null) fail('RANGE', `kernels.${name}: expected device cpu or cuda:<n>, got ${describe(device)}`);
+  return Number(ordinal[1]);
+}
+
+/** Checks a call, runs it, and returns its tensors. `times`: see NativeAddon.kernel. */
+function compute(name: KernelName, inputs: Inputs, options: Options, times?: Float64Array): Record<string, RealTensor> {
+  const spec: KernelSpec = table[name];
+  const device = ordinalOf(name, options.device);
+  if (typeof inputs !== 'object' || inputs === null)
+    fail('TYPE', `kernels.${name}: expected tensors by name, got ${describe(inputs)}`);
+  const sizes = new Map<string, number>();
+  readOptions(name, spec, options, sizes);
+  const required = requiredInputs(spec, options);
+  const legal = { ...required, ...spec.optional };
+  for (const key of Object.keys(inputs)) {
+    if (!Object.hasOwn(legal, key))
+      fail('INPUT', `kernels.${name}: expected inputs among ${Object.keys(legal).join(', ')}, got ${describe(key)}`);
+  }
+  const arrays: Record<string, NativeReal | Int32Array> = {};
+  let double: boolean | undefined;
+  for (const [key, dims] of Object.entries(legal)) {
+    const where = `kernels.${name}: ${key}`;
+    const value = inputs[key];
+    if (value === undefined) {
+      if (Object.hasOwn(required, key)) fail('INPUT', `${where}: expected [${dims.join(', ')}], got nothing`);
+      continue;
+    }
+    const tensor = readTensor(where, value, (_, array) =>
+      fail('TYPE', `${where}: expected a tensor, got a bare ${array}`),
+    );
+    const integers = spec.integerInputs?.includes(key) === true;
+    if (!integers) double ??= tensor.type === 'float64';
+    if (!integers && double !== (tensor.type === 'float64'))
+      fail('TYPE', `${where}: expected float64 for all tensors or for none, got ${tensor.type}`);
+    const expected = dims.map((dim, i) => sizeOf(sizes, dim, tensor.dims[i] ?? 0));
+    if (expected.length !== tensor.dims.length || expected.some((size, i) => size !== tensor.dims[i] || size < 1)) {
+      fail(
+        'SHAPE',
+        `${where}: expected [${dims.join(', ')}] = [${expected.join(', ')}], got [${tensor.dims.join(', ')}]`,
+      );
+    }
+    arrays[key] = integers ? toInt32(where, tensor) : toReal(where, tensor, double === true);
+  }
+  const outputs: Record<string, NativeReal> = {};
+  const shapes: Record<string, number[]> = {};
+  let bytes = 0;
+  for (const [key, dims] of Object.entries(spec.outputs)) {
+    shapes[key] = dims.map((dim) => sizeOf(sizes, dim, 0));
+    bytes += elementCount(`kernels.${name}: ${key}`, shapes[key]) * (double ? 8 : 4);
+  }
+  if (bytes > defaultMaxBytes)
+    fail('LIMIT', `kernels.${name}: expected results of at most ${defaultMaxBytes} bytes, these need ${bytes}`);
+  for (const [key, dims] of Object.entries(shapes)) {
+    const count = elementCount(key, dims);
+    outputs[key] = double ? new Float64Array(count) : new Float32Array(count);
+  }
+  const { code, message } = loadAddon().kernel(name, Object.fromEntries(sizes), arrays, outputs, device, times);
+  if (code !== 0) throw statusError(code, `kernels.${name}: ${message}`);
+  const results: Record<string, RealTensor> = {};
+  for (const key of Object.keys(outputs))
+    results[key] = new Tensor(double ? 'float64' : 'float32', outputs[key]!, shapes[key]!);
+  return results;
+}
+
 /**
- * Each kernel as a function on tensors, unfused and fused, on the CPU: `kernels.fusion({ extra, intra, weight, bias })`.
- * float32 tensors run the kernels that models on the CPU run, float64 tensors the reference. `kernels.<name>.signature` says which tensors and options it takes.
+ * Milliseconds of `repetitions` calls of a kernel on a CUDA device, one after the other on data that is there already, after one call
+ * whose results are returned: launches and the wait for them, no copies.
+ */
+export function timeOnDevice(
+  name: KernelName,
+  inputs: Inputs,
+  options: Options & { device: `cuda:${number}` },
+  repetitions: number,
+): { results: Record<string, RealTensor>; times: Float64Array } {
+  const times = new Float64Array(repetitions);
+  return { results: compute(name, inputs, options, times), times };
+}
+
+/**
+ * Each kernel as a function on tensors, unfused and fused: `kernels.fusion({ extra, intra, weight, bias })`.
+ * float32 tensors run the kernels that models on the CPU run, float64 tensors the reference. With option `device: 'cuda:0'` float32
+ * tensors run the kernels of that device (`tdhp` and `layer` the fused ones where the width has them), copies included.
+ * `kernels.<name>.signature` says which tensors and options it takes.
  *
- * @throws HPformerError `ERR_HPFORMER_INPUT`, `_TYPE`, `_SHAPE`, `_RANGE`, and `_LIMIT` for results beyond 2 GiB.
+ * @throws HPformerError `ERR_HPFORMER_INPUT`, `_TYPE`, `_SHAPE`, `_RANGE`, `_DEVICE`, and `_LIMIT` for results beyond 2 GiB.
  */
 export const kernels: Readonly<Record<KernelName, Kernel>> = Object.freeze(
   Object.fromEntries((Object.keys(table) as KernelName[]).map((name) => [name, makeKernel(name)])) as Record<

@@ -146,11 +146,16 @@ export interface NativeAddon {
     options: NativeLoadOptions,
     done: (code: number, message: string, model: NativeModel | undefined) => void,
   ): void;
-  /** One kernel on plain arrays (src/model/kernels.ts says which names, parameters and shapes). */
+  /**
+   * One kernel on plain arrays (src/model/kernels.ts says which names, parameters and shapes). `device`: ordinal of a CUDA device,
+   * absent for the CPU. `times`, on a CUDA device: filled with the milliseconds of as many further calls, without copies.
+   */
   kernel(
     name: string,
     parameters: Record<string, number>,
     inputs: Record<string, NativeReal | Int32Array>,
     outputs: Record<string, NativeReal>,
+    device?: number,
+    times?: Float64Array,
   ): { code: number; message: string };
 }
