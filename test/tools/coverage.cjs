@@ -1,6 +1,6 @@
-// Line coverage of the TypeScript sources: what jest counted in its own process, and what child processes (command line, workers,
-// examples) ran of dist, by V8's own counts and dist's source maps. A line counts when either ran it.
-// node test/tools/coverage.cjs <folder with NODE_V8_COVERAGE files> [coverage/coverage-final.json]
+// Line coverage of the TypeScript sources: what jest's processes counted, and what child processes and worker threads (command line,
+// workers, examples) ran of dist, by V8's own counts and dist's source maps. A line counts when any of them ran it.
+// node test/tools/coverage.cjs <folder with NODE_V8_COVERAGE files> <coverage-final.json> ...
 'use strict';
 const fs = require('node:fs');
 const path = require('node:path');
@@ -8,7 +8,7 @@ const { fileURLToPath } = require('node:url');
 const v8ToIstanbul = require('v8-to-istanbul');
 
 const root = path.join(__dirname, '..', '..');
-const [folder, report = path.join(root, 'coverage', 'coverage-final.json')] = process.argv.slice(2);
+const [folder, ...reports] = process.argv.slice(2);
 
 /** Source file → lines that some child process ran. */
 async function linesOfChildren() {
@@ -40,15 +40,22 @@ async function linesOfChildren() {
 
 async function main() {
   const children = await linesOfChildren();
-  const counted = JSON.parse(fs.readFileSync(report, 'utf8'));
+  /** Source file → line → times run, over all reports. */
+  const counted = new Map();
+  for (const report of reports)
+    for (const [file, { statementMap, s }] of Object.entries(JSON.parse(fs.readFileSync(report, 'utf8')))) {
+      // What was compiled before and is no more, or is no source of ours.
+      if (!file.startsWith(path.join(root, 'src') + path.sep)) continue;
+      const lines = counted.get(file) ?? new Map();
+      for (const [id, { start }] of Object.entries(statementMap))
+        lines.set(start.line, Math.max(lines.get(start.line) ?? 0, s[id]));
+      counted.set(file, lines);
+    }
   let all = 0;
   let reached = 0;
   let alone = 0;
   const rows = [];
-  for (const [file, { statementMap, s }] of Object.entries(counted)) {
-    const lines = new Map();
-    for (const [id, { start }] of Object.entries(statementMap))
-      lines.set(start.line, Math.max(lines.get(start.line) ?? 0, s[id]));
+  for (const [file, lines] of counted) {
     const ofChildren = children.get(file) ?? new Set();
     const missed = [...lines].filter(([line, count]) => count === 0 && !ofChildren.has(line)).map(([line]) => line);
     alone += [...lines.values()].filter((count) => count > 0).length;
@@ -62,7 +69,7 @@ async function main() {
     );
   const share = (100 * reached) / all;
   console.log(
-    `${share.toFixed(1).padStart(6)} %  TypeScript lines (${reached} of ${all}; ${alone} in jest's own process)`,
+    `${share.toFixed(1).padStart(6)} %  TypeScript lines (${reached} of ${all}; ${alone} in jest's own processes)`,
   );
   if (share < 98) process.exitCode = 1;
 }

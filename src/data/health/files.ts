@@ -11,6 +11,15 @@ export async function readText(file: string): Promise<string> {
   }
 }
 
+/** Reads a file. @throws HPformerError `ERR_HPFORMER_FILE`. */
+export async function readBytes(file: string): Promise<Buffer> {
+  try {
+    return await readFile(file);
+  } catch (cause) {
+    throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (${(cause as Error).message})`, { cause });
+  }
+}
+
 // Grows to the largest file read; episode files are a few kilobytes.
 let scratch = Buffer.allocUnsafe(1 << 16);
 

@@ -2,7 +2,8 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { HPformerError } from '../../errors';
 
 const types = { float32: '<f4', float64: '<f8', int32: '<i4', uint8: '|u1' } as const;
-const headerBytes = 128;
+/** Bytes before the numbers in files that are written here. */
+export const npyHeaderBytes = 128;
 const gatherBytes = 1 << 20;
 
 /** Element types that are written. */
@@ -27,7 +28,7 @@ export class NpyWriter {
   static async create(path: string, type: NpyType, rowDims: readonly number[]): Promise<NpyWriter> {
     try {
       const file = await open(path, 'w');
-      await file.write(Buffer.alloc(headerBytes, 0x20));
+      await file.write(Buffer.alloc(npyHeaderBytes, 0x20));
       return new NpyWriter(file, path, type, rowDims);
     } catch (cause) {
       throw new HPformerError('ERR_HPFORMER_FILE', `${path}: cannot be written (${(cause as Error).message})`, {
@@ -66,12 +67,12 @@ export class NpyWriter {
     await this.flush();
     const shape = [this.rows, ...this.rowDims].join(', ');
     const text = `{'descr': '${types[this.type]}', 'fortran_order': False, 'shape': (${shape}${this.rowDims.length === 0 ? ',' : ''}), }`;
-    const header = Buffer.alloc(headerBytes, 0x20);
+    const header = Buffer.alloc(npyHeaderBytes, 0x20);
     header.set([0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59, 1, 0]);
-    header.writeUInt16LE(headerBytes - 10, 8);
+    header.writeUInt16LE(npyHeaderBytes - 10, 8);
     header.write(text, 10, 'latin1');
-    header[headerBytes - 1] = 0x0a;
-    await this.file.write(header, 0, headerBytes, 0);
+    header[npyHeaderBytes - 1] = 0x0a;
+    await this.file.write(header, 0, npyHeaderBytes, 0);
     await this.file.close();
   }
 

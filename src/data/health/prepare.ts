@@ -1,5 +1,5 @@
 import { createWriteStream } from 'node:fs';
-import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, open, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
@@ -8,11 +8,11 @@ import { DropReport, type PreparedEpisode } from './arrays';
 import { healthFeatures, preprocessingHash } from './bundle';
 import { type CrewJob, type CrewOptions, runStage } from './crew';
 import { countFiles, episodeJobs } from './episodes';
-import { readJsonFile, readText } from './files';
+import { readBytes, readJsonFile, readText } from './files';
 import { type Compat, decompensationLabels, lengthOfStayLabels } from './labels';
 import { type ListedStay, readListFile } from './listfile';
 import { type Normalizer, NormalizerFitter, type NormalizerJSON } from './normalizer';
-import { NpyWriter } from './npy';
+import { NpyWriter, npyHeaderBytes } from './npy';
 import { columnNames } from './schema';
 import type { StageKind, StageOptions } from './stages';
 import type { HealthTask } from './tasks';
@@ -233,47 +233,77 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
   return manifest;
 }
 
+/** A number of things that memory could hold. */
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
 /**
  * Reads prepared arrays back in batches.
  *
  * @param preprocessing hash that the arrays must have been made with.
- * @throws HPformerError `ERR_HPFORMER_INPUT` for arrays of another preprocessing.
+ * @throws HPformerError `ERR_HPFORMER_INPUT` for arrays of another preprocessing or a manifest that is none; `ERR_HPFORMER_FILE` for a
+ * file that is missing or has another size than the manifest says.
  */
 export async function* readPrepared(
   folder: string,
   preprocessing: string,
   batch: number,
 ): AsyncGenerator<PreparedEpisode[]> {
-  const manifest = (await readJsonFile(path.join(folder, 'prepare.json'))) as Partial<PreparedManifest>;
-  if (manifest.format !== 'hpformer-prepared' || manifest.version !== 1) {
-    throw new HPformerError(
-      'ERR_HPFORMER_INPUT',
-      `${folder}: expected prepared arrays of version 1, got ${describe(manifest.format)} ${describe(manifest.version)}`,
-    );
+  const manifest = (await readJsonFile(path.join(folder, 'prepare.json'))) as Partial<PreparedManifest> | null;
+  const wrong = (expected: string, got: string): HPformerError =>
+    new HPformerError('ERR_HPFORMER_INPUT', `${folder}: expected ${expected}, got ${got}`);
+  if (manifest?.format !== 'hpformer-prepared' || manifest.version !== 1) {
+    throw wrong('prepared arrays of version 1', `${describe(manifest?.format)} ${describe(manifest?.version)}`);
   }
   if (manifest.preprocessing !== preprocessing) {
-    throw new HPformerError(
-      'ERR_HPFORMER_INPUT',
-      `${folder}: expected arrays made with the preprocessing ${preprocessing} of the model, got ${describe(manifest.preprocessing)}`,
+    throw wrong(
+      `arrays made with the preprocessing ${preprocessing} of the model`,
+      String(describe(manifest.preprocessing)),
     );
   }
+  const { steps, columns, episodes } = manifest;
+  if (!isCount(steps) || steps === 0 || !isCount(episodes) || !Array.isArray(columns) || columns.length === 0) {
+    throw wrong(
+      'a number of steps, a list of columns and a number of episodes',
+      JSON.stringify({ steps, columns, episodes }),
+    );
+  }
+  const size = steps * columns.length;
+  const cut = (name: string, expected: number, got: number): HPformerError =>
+    new HPformerError(
+      'ERR_HPFORMER_FILE',
+      `${folder}: ${name}: expected ${expected} for ${episodes} episodes, got ${got}`,
+    );
   const ids = (await readText(path.join(folder, 'ids.txt'))).split('\n');
-  const size = manifest.steps! * manifest.columns!.length;
+  if (ids.length !== episodes + 1) throw cut('ids.txt', episodes, ids.length - 1);
   const ints = async (name: string): Promise<Int32Array> => {
-    const bytes = await readFile(path.join(folder, name));
-    return new Int32Array(bytes.buffer.slice(bytes.byteOffset + 128, bytes.byteOffset + bytes.length));
+    const bytes = await readBytes(path.join(folder, name));
+    if (bytes.length !== npyHeaderBytes + 4 * episodes) throw cut(name, npyHeaderBytes + 4 * episodes, bytes.length);
+    return new Int32Array(bytes.buffer.slice(bytes.byteOffset + npyHeaderBytes, bytes.byteOffset + bytes.length));
   };
   const bins = await ints('bins.npy');
   const step = await ints('step.npy');
-  const file = await open(path.join(folder, 'features.npy'));
+  const name = path.join(folder, 'features.npy');
+  const file = await open(name).catch((cause: Error) => {
+    throw new HPformerError('ERR_HPFORMER_FILE', `${name}: cannot be read (${cause.message})`, { cause });
+  });
   try {
-    for (let from = 0; from < manifest.episodes!; from += batch) {
-      const count = Math.min(batch, manifest.episodes! - from);
+    // What the manifest claims is held against the file before memory of that size is asked for.
+    const { size: bytes } = await file.stat();
+    if (bytes !== npyHeaderBytes + 4 * size * episodes) {
+      throw cut('features.npy', npyHeaderBytes + 4 * size * episodes, bytes);
+    }
+    for (let from = 0; from < episodes; from += batch) {
+      const count = Math.min(batch, episodes - from);
       const data = new Float32Array(count * size);
-      const { bytesRead } = await file.read(Buffer.from(data.buffer), 0, data.byteLength, 128 + from * size * 4);
-      if (bytesRead !== data.byteLength) {
-        throw new HPformerError('ERR_HPFORMER_FILE', `${folder}: features.npy ends early`);
-      }
+      const { bytesRead } = await file.read(
+        Buffer.from(data.buffer),
+        0,
+        data.byteLength,
+        npyHeaderBytes + from * size * 4,
+      );
+      if (bytesRead !== data.byteLength) throw cut('features.npy', data.byteLength, bytesRead);
       yield Array.from({ length: count }, (_, i) => ({
         id: ids[from + i]!,
         features: data.subarray(i * size, (i + 1) * size),
