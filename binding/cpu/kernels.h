@@ -12,6 +12,14 @@
 
 namespace hpformer {
 
+// A in 16-bit fixed point (kernels/fixed.inl), or null: pairs of channels in panels, the scale of each row, and how
+// large the integers of X may be.
+struct Fixed {
+  const int32_t* pairs = nullptr;
+  const float* scale = nullptr;
+  float limit = 0;
+};
+
 // C[r][c] = residual[r][c] + activation(bias[r] + sum_k A[r][k] X[k][c]), k ascending, fused multiply-adds.
 // A is packed in panels of `Kernels::panel` rows: [ceil(rows / panel)][k][panel], the last panel zero-padded.
 struct Gemm {
@@ -31,6 +39,7 @@ struct Gemm {
   const uint16_t* tiles = nullptr;
   // float32 on tiles: A is the sum of three bfloat16 parts, tiles of the next part `part` values on; 0 in bfloat16.
   int64_t part = 0;
+  Fixed fixed;  // `gemm` and `matvec` of a level that has it use it instead of `a`
 };
 
 enum class NormForm : int { layernorm, rms, affine, batchnorm };
@@ -136,6 +145,10 @@ struct Kernels {
   // Rows [rows][cols] of lanes into columns [k0, k0 + cols) of A tiles that are `depth` tiles deep; `part` as in Gemm.
   void (*packTiles)(const float* x, int64_t ld, int64_t rows, int64_t cols, uint16_t* tiles, int64_t part,
                     int64_t depth, int64_t k0);
+  // Levels with 16-bit fixed point: the deepest product; A's rows [rows][ld] to `pairs` [ceil(rows / panel)][ceil(k /
+  // 2)] [panel] and `scale` [rows], both zeros up to whole panels before; returns `Fixed::limit`. 0 and null elsewhere.
+  int64_t fixedDepth;
+  float (*packFixed)(const float* a, int64_t ld, int64_t rows, int64_t k, int32_t* pairs, float* scale);
   void (*release)();  // gives the calling thread's tile registers back, at the end of a piece of work
 };
 

@@ -37,14 +37,26 @@ Floats Packed::panels(const double* source, int64_t rows, int64_t columns, bool 
   return out;
 }
 
-// In bfloat16 a level without tiles multiplies rounded weights with float32 activations: rounding those too would cost
-// time and accuracy and buy nothing. Small products gain nothing from three parts.
-PackedMatrix Packed::matrix(const double* source, int64_t rows, int64_t columns, bool small) {
-  const bool halves = precision == Precision::bfloat16;
+// In bfloat16 a level with fixed point keeps the small products in float32. One with neither that nor tiles multiplies
+// rounded weights with float32 activations: rounding those too would cost time and accuracy and buy nothing. Small
+// products gain nothing from three parts.
+PackedMatrix Packed::matrix(const double* source, int64_t rows, int64_t columns, Use use) {
+  const bool halves = precision == Precision::bfloat16, fixed = halves && columns <= level.fixedDepth;
   PackedMatrix m;
-  m.panels = panels(source, rows, columns, halves);
-  if (halves || !small) addTiles(&m, source, rows, columns, halves ? 1 : 3);
+  if (fixed && use != Use::small) addFixed(&m, source, rows, columns);
+  if (!fixed || use != Use::layer) m.panels = panels(source, rows, columns, halves && !fixed);
+  if (halves || use != Use::small) addTiles(&m, source, rows, columns, halves ? 1 : 3);
   return m;
+}
+
+void Packed::addFixed(PackedMatrix* m, const double* source, int64_t rows, int64_t columns) {
+  const int64_t padded = (rows + level.panel - 1) / level.panel * level.panel;
+  Floats exact(rows * columns);
+  std::transform(source, source + rows * columns, exact.data(), [](double v) { return static_cast<float>(v); });
+  m->pairs = Aligned<int32_t>(padded * ((columns + 1) / 2));
+  m->scale = Floats(padded);
+  m->limit = level.packFixed(exact.data(), columns, rows, columns, m->pairs.data(), m->scale.data());
+  bytes += 4 * (m->pairs.size() + m->scale.size());
 }
 
 PackedMatrix Packed::exact(const double* source, int64_t rows, int64_t columns) {
@@ -114,7 +126,7 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision o
   Vector scaled = w.embedding;
   for (double& v : scaled) v *= scale;
   if (spec.embedding == EmbeddingKind::features) {
-    embedding = matrix(scaled.data(), d, f, true);
+    embedding = matrix(scaled.data(), d, f, Use::small);
   } else {
     embedding.panels = copy(scaled);
   }
@@ -127,8 +139,8 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision o
   fusionBias = copy(w.fusionBias);
   for (const LayerWeights& l : w.layers) {
     PackedLayer p;
-    p.output = matrix(l.output.data(), d, d);
-    p.feedForward = matrix(l.feedForward.data(), d, d);
+    p.output = matrix(l.output.data(), d, d, Use::mixed);
+    p.feedForward = matrix(l.feedForward.data(), d, d, Use::layer);
     p.feedForwardBias = copy(l.feedForwardBias);
     p.norm1 = norm(l.norm1, true);
     p.norm2 = norm(l.norm2, true);
@@ -144,7 +156,7 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision o
     h.size = spec.headLayers[j].size;
     h.input = input;
     h.activation = spec.headLayers[j].activation;
-    h.weight = matrix(w.head[j].weight.data(), h.size, input, true);
+    h.weight = matrix(w.head[j].weight.data(), h.size, input, Use::small);
     h.bias = copy(w.head[j].bias);
     input = h.size;
     head.push_back(std::move(h));
@@ -152,7 +164,7 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision o
   PackedHead out;
   out.size = spec.labels;
   out.input = input;
-  out.weight = matrix(w.output.data(), spec.labels, input, true);
+  out.weight = matrix(w.output.data(), spec.labels, input, Use::small);
   if (spec.headBias) out.bias = copy(w.outputBias);
   head.push_back(std::move(out));
 

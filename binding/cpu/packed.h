@@ -39,16 +39,21 @@ class Aligned {
 };
 using Floats = Aligned<float>;
 
-// A weight of the model's products: panels for `Gemm::a` (in bfloat16 rounded to it), and tiles where the level has
-// them, in float32 of three parts.
+// A weight of the model's products: panels for `Gemm::a` (in bfloat16 rounded to it), tiles where the level has them,
+// in float32 of three parts, or 16-bit fixed point, in bfloat16 on levels that have that.
 struct PackedMatrix {
   Floats panels;
+  Aligned<int32_t> pairs;
+  Floats scale;
+  float limit = 0;
   Aligned<uint16_t> tiles;
   int64_t part = 0;
   const float* data() const { return panels.data(); }
+  Fixed fixed() const { return {pairs.data(), scale.data(), limit}; }
   // As the left operand of `g`, from column `first` on (a multiple of 32 on tiles).
   void operandOf(Gemm* g, const Kernels& level, int64_t first = 0) const {
     g->a = panels.data() + first * level.panel;
+    g->fixed = fixed();
     if (tiles.size() == 0) return;
     g->tiles = tiles.data() + first / 32 * 512;
     g->part = part;
@@ -110,8 +115,11 @@ class Packed {
 
  private:
   Floats panels(const double* source, int64_t rows, int64_t columns, bool rounded = false);
-  PackedMatrix matrix(const double* source, int64_t rows, int64_t columns, bool small = false);
+  // What a weight is for: the products of every token; those and M (stack.cc); few or small products.
+  enum class Use { layer, mixed, small };
+  PackedMatrix matrix(const double* source, int64_t rows, int64_t columns, Use use);
   PackedMatrix exact(const double* source, int64_t rows, int64_t columns);  // float32 in either precision
+  void addFixed(PackedMatrix* m, const double* source, int64_t rows, int64_t columns);
   void addTiles(PackedMatrix* m, const double* source, int64_t rows, int64_t columns, int parts);
   Floats copy(const Vector& source, double scale = 1);
   PackedNorm norm(const NormWeights& source, bool fold);

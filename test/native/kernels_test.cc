@@ -78,16 +78,19 @@ Aligned<uint16_t> tiles(const float* a, int64_t rows, int64_t deep, int parts) {
   return out;
 }
 
-enum class Way { plain, halves, parts };
+enum class Way { plain, halves, parts, fixed };
 
 void product(Random& r, Way way) {
   Gemm g;
   g.rows = r.in(1, 70);
   g.k = r.in(1, r.chance(0.3) ? 300 : 70);
-  if (r.chance(0.1)) g.k = r.in(600, k.tileDepth > 0 ? k.tileDepth : 1024);  // as deep as tiles go, in all three parts
+  // As deep as tiles go, in all three parts, or fixed point.
+  if (r.chance(0.1))
+    g.k = r.in(600, k.tileDepth > 0 ? k.tileDepth : k.fixedDepth > 0 && r.chance(0.2) ? k.fixedDepth : 1024);
   g.cols = r.in(1, 70);
   g.activation = static_cast<int>(r.in(0, 4));
-  const int64_t first = r.chance(0.3) ? 32 * r.in(0, 2) : 0, deep = g.k + first + (r.chance(0.3) ? r.in(0, 40) : 0);
+  const int64_t first = way != Way::fixed && r.chance(0.3) ? 32 * r.in(0, 2) : 0;
+  const int64_t deep = g.k + first + (way != Way::fixed && r.chance(0.3) ? r.in(0, 40) : 0);
   if (deep != g.k) g.packed = deep;
   g.ldx = g.ldc = up(g.cols, k.width) + k.width * r.in(0, 1);
   const Floats a = randomFloats(r, g.rows * deep, std::exp2(r.in(-4, 2))), bias = randomFloats(r, g.rows);
@@ -98,6 +101,10 @@ void product(Random& r, Way way) {
   g.a = panel.data() + first * k.panel;
   if (way != Way::plain) g.tiles = tile.data() + first / 32 * 512;
   if (way == Way::parts) g.part = tile.size() / 3;
+  Aligned<int32_t> pairs(up(g.rows, k.panel) * ((g.k + 1) / 2));
+  Floats scale(up(g.rows, k.panel));
+  if (way == Way::fixed)
+    g.fixed = {pairs.data(), scale.data(), k.packFixed(a.data(), deep, g.rows, g.k, pairs.data(), scale.data())};
   g.x = x.data();
   if (r.chance(0.5)) g.bias = bias.data();
   const Floats before = [&] {
@@ -108,21 +115,31 @@ void product(Random& r, Way way) {
   if (r.chance(0.5)) g.residual = g.activation == 0 && r.chance(0.5) ? c.data() : before.data();
   g.c = c.data();
   k.gemm(g);
-  const char* const names[] = {"product", "product in bfloat16", "product in three parts"};
+  const char* const names[] = {"product", "product in bfloat16", "product in three parts", "product in fixed point"};
   const bool halves = way == Way::halves;
   for (int64_t i = 0; i < g.rows; ++i)
     for (int64_t j = 0; j < g.cols; ++j) {
-      double sum = g.bias ? bias.data()[i] : 0, size = std::fabs(sum);
+      double sum = g.bias ? bias.data()[i] : 0, size = std::fabs(sum), top = 0;
       for (int64_t at = 0; at < g.k; ++at) {
         const float left = a.data()[i * deep + first + at], right = x.data()[at * g.ldx + j];
         const double term = halves ? rounded(left) * rounded(right) : static_cast<double>(left) * right;
         sum += term;
         size += std::fabs(term);
+        top = std::max(top, std::fabs(static_cast<double>(right)));
       }
       const double before1 = g.residual ? before.data()[i * g.ldc + j] : 0, y = activation(g.activation, sum);
       // One chain over k from the bias on; on tiles short chains, the bias last.
       const double by = way == Way::plain ? 2e-7 + 1e-7 * std::sqrt(static_cast<double>(g.k)) : 4e-7;
-      near(c.data()[i * g.ldc + j], y + before1, by * size + 1e-6 * std::fabs(y) + 1e-7 * std::fabs(before1) + 1e-12,
+      // Half a step of each operand: |A| steps of X, |X| steps of A.
+      double steps = 0;
+      if (way == Way::fixed) {
+        const double unit = top / static_cast<double>(g.fixed.limit), one = scale.data()[i];
+        for (int64_t at = 0; at < g.k; ++at)
+          steps += 0.51 *
+                   (std::fabs(a.data()[i * deep + at]) * unit + std::fabs(x.data()[at * g.ldx + j]) * one + unit * one);
+      }
+      near(c.data()[i * g.ldc + j], y + before1,
+           by * size + 1.2 * steps + 1e-6 * std::fabs(y) + 1e-7 * std::fabs(before1) + 1e-12,
            names[static_cast<int>(way)]);
     }
   // A NaN stays in its column, and tile registers given back are set up anew: all others get the same bits.
@@ -375,6 +392,7 @@ int main(int argc, char** argv) {
   all("layouts", [&] { layouts(r); });
   all("probabilities", [&] { scores(r, false); });
   all("products", [&] { product(r, Way::plain); });
+  if (k.fixedDepth > 0) all("products in fixed point", [&] { product(r, Way::fixed); });
   if (k.tileDepth > 0) {
     all("products in bfloat16 on tiles", [&] { product(r, Way::halves); });
     all("products in three parts on tiles", [&] { product(r, Way::parts); });

@@ -16,6 +16,7 @@ struct KeyPanels {
   float* scores = nullptr;  // panels per head [heads][S / panel][width][panel], times 1/sqrt(width)
   float* values = nullptr;  // unfolded: panels per head of K_g^T [heads][width / panel][S][panel]
   float* mixed = nullptr;   // folded: panels per layer of M [layers][hidden / panel][heads * S][panel]
+  Fixed* fixed = nullptr;   // or M of each layer in fixed point
   int64_t valueStride = 0, scoreStride = 0, mixedStride = 0;
   TileKeys tiles;
 };
@@ -26,8 +27,9 @@ bool folds(const Context& c, int64_t segments, int64_t tokens) {
   return c.plan.foldedOutput && sh * tokens + segments * h < tokens * (segments + h);
 }
 
-// M_g = K_g W_o,g^T for every head of a layer, as panels for the product with P.
-void mix(const Context& c, const PackedLayer& layer, const float* lanes, int64_t ld, int64_t segments, float* out) {
+// M_g = K_g W_o,g^T for every head of a layer: use(o, g S + s, value).
+template <typename Use>
+void mix(const Context& c, const PackedLayer& layer, const float* lanes, int64_t ld, int64_t segments, Use use) {
   Arena& arena = Arena::local();
   Arena::Scope scope(arena);
   const int64_t d = c.spec.hidden, width = c.spec.headWidth(), heads = c.spec.heads, panel = c.k.panel;
@@ -44,9 +46,28 @@ void mix(const Context& c, const PackedLayer& layer, const float* lanes, int64_t
     m.cols = segments;
     c.k.gemm(m);
     for (int64_t o = 0; o < d; ++o)
-      for (int64_t s = 0; s < segments; ++s)
-        out[(o / panel * heads * segments + g * segments + s) * panel + o % panel] = product[o * ld + s];
+      for (int64_t s = 0; s < segments; ++s) use(o, g * segments + s, product[o * ld + s]);
   }
+}
+
+void mixPanels(const Context& c, const PackedLayer& layer, const float* lanes, int64_t ld, int64_t segments,
+               float* out) {
+  const int64_t panel = c.k.panel, depth = c.spec.heads * segments;
+  mix(c, layer, lanes, ld, segments,
+      [&](int64_t o, int64_t i, float v) { out[(o / panel * depth + i) * panel + o % panel] = v; });
+}
+
+// M in fixed point, into memory of `size` pairs and scales.
+void mixFixed(const Context& c, const PackedLayer& layer, const float* lanes, int64_t ld, int64_t segments,
+              int32_t* pairs, float* scale, Fixed* out) {
+  Arena& arena = Arena::local();
+  Arena::Scope scope(arena);
+  const int64_t d = c.spec.hidden, depth = c.spec.heads * segments;
+  float* rows = arena.take<float>(d * depth);
+  mix(c, layer, lanes, ld, segments, [&](int64_t o, int64_t i, float v) { rows[o * depth + i] = v; });
+  out->limit = c.k.packFixed(rows, depth, d, depth, pairs, scale);
+  out->pairs = pairs;
+  out->scale = scale;
 }
 
 void packKeys(const Context& c, const float* keys, int64_t segments, int64_t tokens, Arena& arena, int threads,
@@ -84,12 +105,25 @@ void packKeys(const Context& c, const float* keys, int64_t segments, int64_t tok
   const float** rows = arena.take<const float*>(segments);
   for (int64_t s = 0; s < segments; ++s) rows[s] = keys + s * d;
   c.k.toLanes(rows, segments, d, lanes, ld);
-  k->mixedStride = roundUp(d, panel) * heads * segments;
-  const int64_t layers = static_cast<int64_t>(c.packed.layers.size());
+  const int64_t layers = static_cast<int64_t>(c.packed.layers.size()), depth = heads * segments;
+  const auto each = [&](auto&& body) {
+    shareOut(c, layers, threads, [&](int64_t i) { body(i, c.packed.layers[static_cast<size_t>(i)]); });
+  };
+  if (c.packed.precision == Precision::bfloat16 && depth <= c.k.fixedDepth) {
+    const int64_t padded = roundUp(d, panel), size = padded * ((depth + 1) / 2);
+    k->fixed = arena.take<Fixed>(layers);
+    auto* pairs = arena.take<int32_t>(layers * size);
+    float* scales = arena.take<float>(layers * padded);
+    if (d % panel) std::fill_n(pairs, layers * size, 0), std::fill_n(scales, layers * padded, 0.0f);
+    return each([&](int64_t i, const PackedLayer& layer) {
+      mixFixed(c, layer, lanes, ld, segments, pairs + i * size, scales + i * padded, k->fixed + i);
+    });
+  }
+  k->mixedStride = roundUp(d, panel) * depth;
   k->mixed = arena.take<float>(layers * k->mixedStride);
   if (d % panel) std::fill_n(k->mixed, layers * k->mixedStride, 0.0f);
-  shareOut(c, layers, threads, [&](int64_t i) {
-    mix(c, c.packed.layers[static_cast<size_t>(i)], lanes, ld, segments, k->mixed + i * k->mixedStride);
+  each([&](int64_t i, const PackedLayer& layer) {
+    mixPanels(c, layer, lanes, ld, segments, k->mixed + i * k->mixedStride);
   });
 }
 
@@ -164,6 +198,8 @@ void layer(const Context& c, const KeyPanels& k, int64_t i, const TileBuffers& b
     if (k.tiles.mixed) {
       g.tiles = k.tiles.mixed + at * k.tiles.stride;
       g.part = k.tiles.part;
+    } else if (k.fixed) {
+      g.fixed = k.fixed[at];
     } else {
       g.a = k.mixed + at * k.mixedStride;
     }
@@ -406,7 +442,7 @@ Status stackStep(const Context& c, const Sequence& s, int32_t step, const float*
         for (int64_t i = 0; i < most; ++i) out[g * most + i] = i < count ? p[i * ld + g] : 0.0f;
     }
     Gemm g;
-    g.a = w.output.data();
+    w.output.operandOf(&g, c.k);
     g.rows = g.k = d;
     g.x = a;
     g.c = y;
@@ -414,7 +450,7 @@ Status stackStep(const Context& c, const Sequence& s, int32_t step, const float*
     g.cols = 1;
     c.k.matvec(g);
     c.k.normRow(normOf(*normsOf(c, l, 0), y, x, d, 1, 1));
-    g.a = w.feedForward.data();
+    w.feedForward.operandOf(&g, c.k);
     g.x = x;
     g.bias = w.feedForwardBias.data();
     g.activation = static_cast<int>(c.spec.activation);

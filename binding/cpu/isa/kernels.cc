@@ -9,6 +9,9 @@
 #include "binding/cpu/kernels/rows.inl"
 #include "binding/cpu/kernels/scan.inl"
 #include "binding/cpu/kernels/transpose.inl"
+#if HPFORMER_FIXED
+#include "binding/cpu/kernels/fixed.inl"
+#endif
 #if HPFORMER_TILES
 #include "binding/cpu/isa/tiles.h"
 #include "binding/cpu/kernels/tiles.inl"
@@ -31,10 +34,20 @@ static void keyScoresOf(const KeyScores& a) {
 }
 #else
 constexpr int64_t kDepth = 0;
-constexpr auto gemmOf = gemm;
 constexpr auto keyScoresOf = keyScores;
 constexpr decltype(Kernels::packTiles) packTiles = nullptr;
 constexpr decltype(Kernels::release) releaseTiles = nullptr;
+#if !HPFORMER_FIXED
+constexpr auto gemmOf = gemm;
+#endif
+#endif
+#if HPFORMER_FIXED
+static void gemmOf(const Gemm& g) { g.fixed.pairs ? gemmFixed(g) : gemm(g); }
+static void matvecOf(const Gemm& g) { g.fixed.pairs ? matvecFixed(g) : matvec(g); }
+#else
+constexpr auto matvecOf = matvec;
+constexpr int64_t kFixedDepth = 0;
+constexpr decltype(Kernels::packFixed) packFixed = nullptr;
 #endif
 
 }  // namespace
@@ -61,10 +74,12 @@ const Kernels table{HPFORMER_TEXT(HPFORMER_ISA),
                     toLanes,
                     fromLanes,
                     link,
-                    matvec,
+                    matvecOf,
                     normRow,
                     kDepth,
                     packTiles,
+                    kFixedDepth,
+                    packFixed,
                     releaseTiles};
 
 }  // namespace hpformer::HPFORMER_ISA

@@ -118,6 +118,22 @@ HP_INLINE vf sqrt(vf a) {
 }
 #endif
 
+// 16-bit integers in pairs, where that is the machine's only 16-bit arithmetic: a lane of `multiplyPairs` is the sum of
+// its two products, one of `pairOf` holds (a, b). `nearest` is an odd value beyond 32 bits and for NaN, its low half
+// zero.
+#if (HPFORMER_LANES == 8 && defined(__AVX2__)) || (HPFORMER_LANES == 4 && defined(__SSE2__))
+#define HPFORMER_FIXED 1
+#if HPFORMER_LANES == 8
+HP_INLINE vi multiplyPairs(vi a, vi b) { return (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+HP_INLINE vi nearest(vf v) { return (vi)_mm256_cvtps_epi32((__m256)v); }
+HP_INLINE vi pairOf(vi a, vi b) { return (vi)_mm256_blend_epi16((__m256i)a, (__m256i)(b << 16), 0xaa); }
+#else
+HP_INLINE vi multiplyPairs(vi a, vi b) { return (vi)_mm_madd_epi16((__m128i)a, (__m128i)b); }
+HP_INLINE vi nearest(vf v) { return (vi)_mm_cvtps_epi32((__m128)v); }
+HP_INLINE vi pairOf(vi a, vi b) { return (a & 0xffff) | (b << 16); }
+#endif
+#endif
+
 // Pins a value in a register.
 #if (HPFORMER_LANES == 8 && defined(__AVX2__)) || (HPFORMER_LANES == 16 && defined(__AVX512F__))
 HP_INLINE void keep(vf& v) { __asm__("" : "+x"(v)); }
