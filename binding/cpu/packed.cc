@@ -59,8 +59,13 @@ void Packed::addFixed(PackedMatrix* m, const double* source, int64_t rows, int64
   bytes += 4 * (m->pairs.size() + m->scale.size());
 }
 
-PackedMatrix Packed::exact(const double* source, int64_t rows, int64_t columns) {
+// Keys are what all tokens share: bfloat16 is too coarse for them, fixed point is not.
+PackedMatrix Packed::keyMatrix(const double* source, int64_t rows, int64_t columns) {
   PackedMatrix m;
+  if (precision == Precision::bfloat16 && columns <= level.fixedDepth) {
+    addFixed(&m, source, rows, columns);
+    return m;
+  }
   m.panels = panels(source, rows, columns);
   addTiles(&m, source, rows, columns, 3);
   return m;
@@ -135,7 +140,7 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision o
     embeddingNorm.weight = copy(w.embeddingNorm.weight);
     embeddingNorm.bias = copy(w.embeddingNorm.bias);
   }
-  fusion = exact(w.fusion.data(), d, 2 * d);
+  fusion = keyMatrix(w.fusion.data(), d, 2 * d);
   fusionBias = copy(w.fusionBias);
   for (const LayerWeights& l : w.layers) {
     PackedLayer p;
@@ -185,7 +190,7 @@ Packed::Packed(const Spec& s, std::shared_ptr<const Weights> shared, Precision o
               w.fusion[static_cast<size_t>(o * 2 * d + d + k)] * scaled[static_cast<size_t>(k * f + j)];
         }
     gram = panels(g.data(), f, f);
-    fused = exact(fw.data(), d, 2 * f);
+    fused = keyMatrix(fw.data(), d, 2 * f);
   }
   tables = std::make_unique<Tables>(spec, weights, absorbs);
 }

@@ -98,7 +98,7 @@ class Packed {
       embedding;  // features: [hidden x F]; tokens: rows [vocabulary][hidden]; scalar: [hidden]. Input scale included
   Floats embeddingBias;  // input scale included
   PackedNorm embeddingNorm;
-  PackedMatrix fusion;  // [hidden x 2 hidden], float32 in every precision: all tokens share its few keys
+  PackedMatrix fusion;  // [hidden x 2 hidden], never in bfloat16: all tokens share its few keys
   Floats fusionBias;
   std::vector<PackedLayer> layers;
   std::vector<PackedHead> head;  // head layers, then the output
@@ -118,7 +118,7 @@ class Packed {
   // What a weight is for: the products of every token; those and M (stack.cc); few or small products.
   enum class Use { layer, mixed, small };
   PackedMatrix matrix(const double* source, int64_t rows, int64_t columns, Use use);
-  PackedMatrix exact(const double* source, int64_t rows, int64_t columns);  // float32 in either precision
+  PackedMatrix keyMatrix(const double* source, int64_t rows, int64_t columns);
   void addFixed(PackedMatrix* m, const double* source, int64_t rows, int64_t columns);
   void addTiles(PackedMatrix* m, const double* source, int64_t rows, int64_t columns, int parts);
   Floats copy(const Vector& source, double scale = 1);

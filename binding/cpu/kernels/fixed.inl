@@ -78,17 +78,14 @@ HP_INLINE void microFixed(const Gemm& g, const int32_t* x, int64_t ldx, const fl
       for (int v = 0; v < V; ++v) acc[r][v] += multiplyPairs(w, b[v]);
     }
   }
-  const bool add = g.residual && g.activation == 0;
+  vf y[R][V];
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
-    const int64_t at = (row + r) * g.ldc + col;
     const vf scale = set1(g.fixed.scale[row + r]), bias = set1(g.bias ? g.bias[row + r] : 0.0f);
 #pragma GCC unroll 3
-    for (int v = 0; v < V; ++v) {
-      const vf y = fma(toFloat(acc[r][v]), scale * load(units + col + v * W), bias);
-      store(g.c + at + v * W, add ? y + load(g.residual + at + v * W) : y);
-    }
+    for (int v = 0; v < V; ++v) y[r][v] = fma(toFloat(acc[r][v]), scale * load(units + col + v * W), bias);
   }
+  finish(g, row, col, y);
 }
 
 // Rows [row, row + R) of all columns, `ldx` of them in pairs.
@@ -102,7 +99,6 @@ static void microFixedRow(const Gemm& g, const int32_t* x, int64_t ldx, const fl
   }
   if (left == 1) microFixed<R, 1>(g, x, ldx, units, row, col);
   switch (g.activation) {
-    case 1: return finishRows<1>(g, row, R);
     case 2: return finishRows<2>(g, row, R);
     case 3: return finishRows<3>(g, row, R);
     case 4: return finishRows<4>(g, row, R);

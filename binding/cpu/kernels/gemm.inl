@@ -10,6 +10,23 @@ namespace {
 constexpr int kRows = kTuning.rows, kVecs = kTuning.registers;
 constexpr int64_t kPanel = kTuning.panel;
 
+// What the micro-kernel does itself with its sums `acc`: no activation or relu (a lower end, without a branch), and the
+// residual.
+template <int R, int V>
+HP_INLINE void finish(const Gemm& g, int64_t row, int64_t col, const vf (&acc)[R][V]) {
+  const vf least = set1(g.activation == 1 ? 0.0f : -__builtin_inff());
+  const int64_t ld = g.ldc, at = row * ld + col;
+  float* c = g.c + at;
+  const float* residual = g.residual && g.activation <= 1 ? g.residual + at : nullptr;
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 3
+    for (int v = 0; v < V; ++v) {
+      const vf y = max(least, acc[r][v]);
+      store(c + r * ld + v * W, residual ? y + load(residual + r * ld + v * W) : y);
+    }
+}
+
 template <int R, int V>
 HP_INLINE void micro(const float* a, const Gemm& g, int64_t row, int64_t col) {
   vf acc[R][V];
@@ -32,17 +49,11 @@ HP_INLINE void micro(const float* a, const Gemm& g, int64_t row, int64_t col) {
       for (int v = 0; v < V; ++v) acc[r][v] = fma(w, b[v], acc[r][v]);
     }
   }
-  const bool add = g.residual && g.activation == 0;
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    const int64_t at = (row + r) * g.ldc + col;
-#pragma GCC unroll 3
-    for (int v = 0; v < V; ++v) store(g.c + at + v * W, add ? acc[r][v] + load(g.residual + at + v * W) : acc[r][v]);
-  }
+  finish(g, row, col, acc);
 }
 
-// Activation, then residual, over rows that were just written and still sit in L1. Apart from the micro-kernel, so that
-// its code exists once and not once per activation.
+// Any other activation, then residual, over rows that were just written and still sit in L1. Apart from the
+// micro-kernel, so that its code exists once and not once per activation.
 template <int A>
 static void finishRows(const Gemm& g, int64_t row, int64_t rows) {
   for (int64_t r = row; r < row + rows; ++r)
@@ -63,7 +74,6 @@ static void microRow(const Gemm& g, int64_t row) {
   for (; left >= 2; left -= 2, col += 2 * W) micro<R, 2>(a, g, row, col);
   if (left > 0) micro<R, 1>(a, g, row, col);
   switch (g.activation) {
-    case 1: return finishRows<1>(g, row, R);
     case 2: return finishRows<2>(g, row, R);
     case 3: return finishRows<3>(g, row, R);
     case 4: return finishRows<4>(g, row, R);
@@ -76,7 +86,6 @@ static void microNarrow(const Gemm& g, int64_t row) {
   const int64_t depth = g.packed ? g.packed : g.k;
   micro<8, 1>(g.a + (row / kPanel) * depth * kPanel + row % kPanel, g, row, 0);
   switch (g.activation) {
-    case 1: return finishRows<1>(g, row, 8);
     case 2: return finishRows<2>(g, row, 8);
     case 3: return finishRows<3>(g, row, 8);
     case 4: return finishRows<4>(g, row, 8);
