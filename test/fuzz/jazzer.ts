@@ -5,8 +5,8 @@ import { guarded, targets } from './targets';
 
 const target = targets.find(({ name }) => name === process.env.FUZZ_TARGET);
 
-export function fuzz(data: Buffer): void {
-  if (target) guarded(target, new Uint8Array(data));
+export async function fuzz(data: Buffer): Promise<void> {
+  if (target) await guarded(target, new Uint8Array(data));
 }
 
 if (require.main === module) {

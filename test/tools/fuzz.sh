@@ -22,7 +22,7 @@ all=$(node build-fuzz/test/fuzz/jazzer.js build-fuzz/corpus)
 for target in ${*:-$all}; do
   echo "== $target"
   FUZZ_TARGET=$target node test/fuzz/node_modules/@jazzer.js/core/dist/cli.js build-fuzz/test/fuzz/jazzer build-fuzz/corpus/"$target" \
-    --sync --includes build-fuzz/src --excludes node_modules -- \
+    --includes build-fuzz/src --excludes node_modules -- \
     -max_total_time="$seconds" -timeout=5 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
     -artifact_prefix=build-fuzz/"$target"-
 done
