@@ -16,7 +16,7 @@ const mutated = /^src\/(config\/|checkpoint\/|model\/(plan|graph)\.ts$)/;
 const judges =
   /^test\/(unit\/(config|checkpoint|onnx)\/|unit\/model\/(costs|plan|graph|feeds)|trust\/malformed).*\.test\.ts$/;
 /** A test without a mutant takes milliseconds to a few seconds; one that takes this much longer has no end. */
-const patience = 20000;
+const patience = 5000;
 
 const list = (folder) =>
   fs
@@ -149,10 +149,10 @@ async function main(folder) {
       const plan = planOf(id, survey);
       const { file, line, column, was, becomes } = mutants[id];
       const time = plan.reduce((sum, each) => sum + each.time, 0);
-      let verdict = plan.length === 0 ? {} : await runner.ask({ id, plan }, patience + 10 * time);
+      let verdict = plan.length === 0 ? {} : await runner.ask({ id, plan }, patience + 5 * time);
       if (verdict?.spoiled) {
         again();
-        verdict = await runner.ask({ id, plan }, patience + 10 * time);
+        verdict = await runner.ask({ id, plan }, patience + 5 * time);
         again();
       }
       if (verdict === undefined) {

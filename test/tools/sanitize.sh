@@ -2,6 +2,9 @@
 # Runs the native tests and jest under a tool that watches memory or threads: test/tools/sanitize.sh address|thread|valgrind [jest arguments]
 # address: ASan + UBSan, native tests with leak check, then the addon inside Node under jest   thread: TSan, the same
 # valgrind: memcheck over native tests and a run inside Node   Needs g++ with its sanitizer libraries, or valgrind.
+# Under jest: every suite that runs the addon. Left out: those that are TypeScript alone and run no line that is watched (test/unit but
+# for model and native, test/fuzz, test/cli), the package, the house rules, the benchmarks, and CUDA kernels (cuda/ has tests of its
+# own). Random tests run fewer times than in npm test (CHILDREN, ABORTS, TIMES, REPEATS set more): each run is 5 to 20 times slower.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kind=${1:-address}
@@ -20,7 +23,7 @@ cmake --build "$build" --parallel "${JOBS:-2}"
 export ASAN_OPTIONS="halt_on_error=1:detect_stack_use_after_return=1"
 export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1"
 export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1"
-ctest --test-dir "$build" --output-on-failure
+ctest --test-dir "$build" --output-on-failure --parallel "${JOBS:-2}" | tail -n 30
 
 # The addon inside an ordinary Node: the run time is preloaded, leaks are left to the native tests (Node itself keeps much).
 runtime=$(${CXX:-g++} -print-file-name="$library")
@@ -28,9 +31,10 @@ export ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0"
 export LD_PRELOAD="$(readlink -f "$runtime")"
 # node-gyp-build looks into build/Release below the folder that <NAME>_PREBUILD names.
 export HPFORMER_PREBUILD="$PWD/$build"
-# Everything that runs the addon; the package and the house rules do not.
 if [ $# -eq 0 ]; then
-  set -- test/golden test/session test/unit test/trust test/fuzz test/cli
-  [ "$kind" = thread ] && set -- test/session test/trust
+  export CHILDREN=${CHILDREN:-2} ABORTS=${ABORTS:-60} TIMES=${TIMES:-40} REPEATS=${REPEATS:-10}
+  set -- test/session test/trust test/unit/model test/unit/native
+  # One thread's arithmetic is the native tests' matter there.
+  [ "$kind" = address ] && set -- test/golden "$@"
 fi
-node node_modules/jest/bin/jest.js --runInBand --testTimeout=900000 "$@"
+node node_modules/jest/bin/jest.js --runInBand --silent --testTimeout=900000 "$@"

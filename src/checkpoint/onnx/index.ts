@@ -54,7 +54,8 @@ export interface OnnxOptions {
  * outputs are `logits` and, unless the link is `none`, `probabilities`.
  *
  * With `segments.over: 'valid'` the graph takes sequences of full length only: run ragged ones one by one with dynamic steps.
- * @throws HPformerError `ERR_HPFORMER_CONFIG` for options that do not fit the config, `ERR_HPFORMER_CHECKPOINT` for weights that do not.
+ * @throws HPformerError `ERR_HPFORMER_CONFIG` for options that do not fit the config, `ERR_HPFORMER_CHECKPOINT` for weights that do not,
+ * `ERR_HPFORMER_LIMIT` for steps whose positions no ONNX file can hold.
  */
 export function exportOnnx(config: HPformerConfig, weights: OnnxWeights, options: OnnxOptions): Uint8Array {
   const variant = options.variant ?? (config.readout === 'step' ? 'bdiag' : 'fold');
@@ -118,6 +119,14 @@ function sequence(parts: Parts, options: OnnxOptions, batch: number | string, su
         : options.steps;
   if (!Number.isInteger(maximum) || maximum < 1) {
     throw new HPformerError('ERR_HPFORMER_CONFIG', `steps: expected a positive integer or 'dynamic', got ${maximum}`);
+  }
+  // The position table alone; a protocol buffer ends at 2 GiB.
+  if (maximum * config.hidden * 4 >= 2 ** 31) {
+    const most = Math.floor(2 ** 29 / config.hidden);
+    throw new HPformerError(
+      'ERR_HPFORMER_LIMIT',
+      `steps: expected fewer than ${most} (an ONNX file has at most 2 GiB), got ${maximum} with hidden size ${config.hidden}`,
+    );
   }
   if (learned !== null && maximum > learned) {
     throw new HPformerError(
