@@ -1,5 +1,6 @@
 // The kernels of one ISA level on the shapes that the published models use.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <memory>
 #include <random>
@@ -85,6 +86,57 @@ Case gemmCase(const Kernels& k, const std::string& name, int64_t rows, int64_t d
         double sum = bias->at(0)[r];
         for (int64_t d = 0; d < depth; ++d) sum += static_cast<double>(w->at(0)[r * depth + d]) * x->at(0)[d * t + j];
         expected.push_back(activate(sum, activation) + (residual ? add->at(0)[r * t + j] : 0.0f));
+      }
+    return relative(expected, [&](std::size_t i) { return c->at(0)[i]; });
+  };
+  return item;
+}
+
+// The same product on bfloat16 tiles: `parts` 1 in bfloat16, 3 the float32 of six products. Only for levels that have
+// tiles.
+Case tilesCase(const Kernels& k, const std::string& name, int64_t size, int parts) {
+  const int64_t t = k.tile, depth = size / 32, part = parts == 1 ? 0 : size / 16 * depth * 512;
+  const auto w = buffer(size * size, 2, 1.0f / std::sqrt(static_cast<float>(size)));
+  const auto x = buffer(size * t, 3), c = buffer(size * t, 4);
+  const auto rounded = [](float v) {
+    const uint32_t bits = static_cast<uint32_t>(bfloat16Bits(v)) << 16;
+    return std::bit_cast<float>(bits);
+  };
+  const auto packed = std::make_shared<Aligned<uint16_t>>(parts * size * size);
+  for (int64_t r = 0; r < size; ++r)
+    for (int64_t d = 0; d < size; ++d) {
+      float v = w->at(0)[r * size + d];
+      for (int p = 0; p < parts; ++p) {
+        packed->data()[p * part + (r / 16 * depth + d / 32) * 512 + r % 16 * 32 + d % 32] = bfloat16Bits(v);
+        v -= rounded(v);
+      }
+    }
+  Case item;
+  item.name = name;
+  item.tiles = true;
+  // Six products where float32 is made of three parts: what the tiles really do.
+  item.flops = (parts == 1 ? 2.0 : 12.0) * static_cast<double>(size * size * t);
+  item.bytes = 2.0 * parts * static_cast<double>(size * size) + 8.0 * static_cast<double>(size * t);
+  item.call = [=, &k](int slot) {
+    Gemm g;
+    g.tiles = packed->data();
+    g.part = part;
+    g.rows = g.k = size;
+    g.x = x->at(slot);
+    g.ldx = g.ldc = g.cols = t;
+    g.c = c->at(slot);
+    k.gemm(g);
+  };
+  item.error = [=] {
+    std::vector<double> expected;
+    for (int64_t r = 0; r < size; ++r)
+      for (int64_t j = 0; j < t; ++j) {
+        double sum = 0;
+        for (int64_t d = 0; d < size; ++d) {
+          const float a = w->at(0)[r * size + d], b = x->at(0)[d * t + j];
+          sum += parts == 1 ? static_cast<double>(rounded(a)) * rounded(b) : static_cast<double>(a) * b;
+        }
+        expected.push_back(sum);
       }
     return relative(expected, [&](std::size_t i) { return c->at(0)[i]; });
   };
@@ -306,22 +358,29 @@ Case lanesAttentionCase(const Kernels& k, int64_t hidden, int64_t segments) {
 }  // namespace
 
 std::vector<Case> casesOf(const Kernels& k) {
-  return {gemmCase(k, "gemm 128", 128, 128, 0, false),
-          gemmCase(k, "gemm 256", 256, 256, 0, false),
-          gemmCase(k, "gemm 128 relu residual", 128, 128, 1, true),
-          gemmCase(k, "gemm 256 silu residual", 256, 256, 2, true),
-          gemmCase(k, "gemm 128 gelu residual", 128, 128, 3, true),
-          gemmCase(k, "gemm embed 128x76", 128, 76, 0, false),
-          matvecCase(k, 128, 128),
-          normCase(k, "layernorm 128", NormForm::layernorm, 128),
-          normCase(k, "layernorm 256", NormForm::layernorm, 256),
-          normCase(k, "rmsnorm 128", NormForm::rms, 128),
-          scoresCase(k, 128, 7),
-          scoresCase(k, 256, 10),
-          scanCase(k, 76),
-          scanCase(k, 128),
-          scanCase(k, 256),
-          lanesAttentionCase(k, 128, 4)};
+  std::vector<Case> cases = {gemmCase(k, "gemm 128", 128, 128, 0, false),
+                             gemmCase(k, "gemm 256", 256, 256, 0, false),
+                             gemmCase(k, "gemm 128 relu residual", 128, 128, 1, true),
+                             gemmCase(k, "gemm 256 silu residual", 256, 256, 2, true),
+                             gemmCase(k, "gemm 128 gelu residual", 128, 128, 3, true),
+                             gemmCase(k, "gemm embed 128x76", 128, 76, 0, false),
+                             matvecCase(k, 128, 128),
+                             normCase(k, "layernorm 128", NormForm::layernorm, 128),
+                             normCase(k, "layernorm 256", NormForm::layernorm, 256),
+                             normCase(k, "rmsnorm 128", NormForm::rms, 128),
+                             scoresCase(k, 128, 7),
+                             scoresCase(k, 256, 10),
+                             scanCase(k, 76),
+                             scanCase(k, 128),
+                             scanCase(k, 256),
+                             lanesAttentionCase(k, 128, 4)};
+  if (k.tileDepth > 0) {
+    for (const int64_t size : {128, 256}) {
+      cases.push_back(tilesCase(k, "gemm " + std::to_string(size) + " bfloat16 tiles", size, 1));
+      cases.push_back(tilesCase(k, "gemm " + std::to_string(size) + " float32 tiles", size, 3));
+    }
+  }
+  return cases;
 }
 
 }  // namespace hpformer::native

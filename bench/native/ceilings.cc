@@ -119,8 +119,9 @@ struct Loop {
 
 Loop loopOf(const std::string& isa) {
 #if defined(__x86_64__)
-  if (isa.rfind("avx512", 0) == 0) return {avx512<12>, 2.0 * 16 * 12 * kTurns};
-  if (isa == "avx2") return {avx2<12>, 2.0 * 8 * 12 * kTurns};
+  if (isa.rfind("avx512", 0) == 0 || isa == "amx") return {avx512<12>, 2.0 * 16 * 12 * kTurns};
+  // The test levels `wide` and `wide_tiles` are AVX2 instructions.
+  if (isa == "avx2" || isa.rfind("wide", 0) == 0) return {avx2<12>, 2.0 * 8 * 12 * kTurns};
   return {sse<12>, 2.0 * 4 * 12 * kTurns};
 #elif defined(__aarch64__)
   static_cast<void>(isa);

@@ -1,7 +1,7 @@
 // hpformer_native ceilings [MS]: machine ceilings as JSON
 //
-// hpformer_native kernels [MS] [ROUNDS]: every kernel of every ISA level, checked, then timed beside its level's
-// ceiling
+// hpformer_native kernels [MS] [ROUNDS] [NAME...]: the kernels of every ISA level, checked, then timed beside its
+// level's ceiling
 //
 // hpformer_native amx [MS]: GFLOP/s of one core's bf16 tiles (0: none)
 //
@@ -63,42 +63,67 @@ double timeOf(const Case& item, double ms) {
   return elapsed * 1e6 / static_cast<double>(calls);
 }
 
-int kernels(double ms, int rounds) {
+// `HPFORMER_ISA` leaves only that level, which may be one that only test builds have.
+std::vector<const Kernels*> levelsAsked() {
+  if (std::getenv("HPFORMER_ISA")) return {&hpformer::kernels()};
+  return availableKernels();
+}
+
+bool named(const std::vector<std::string>& parts, const std::string& name) {
+  return parts.empty() || std::any_of(parts.begin(), parts.end(),
+                                      [&](const std::string& part) { return name.find(part) != std::string::npos; });
+}
+
+// A number of the JSON output, or null where there is nothing to compare with.
+std::string share(double part, double of) {
+  if (!(of > 0)) return "null";
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.1f", 100 * part / of);
+  return text;
+}
+
+int kernels(double ms, int rounds, const std::vector<std::string>& names) {
   struct Result {
     std::vector<double> ns;
     double error = 0;
   };
   bool good = true, first = true;
   std::printf("{ \"rows\": [");
-  for (const Kernels* k : availableKernels()) {
+  for (const Kernels* k : levelsAsked()) {
     std::vector<Case> cases = casesOf(*k);
+    std::erase_if(cases, [&](const Case& item) { return !named(names, item.name); });
     std::vector<Result> results(cases.size());
     for (std::size_t i = 0; i < cases.size(); ++i) {
       cases[i].call(0);
       results[i].error = cases[i].error();
     }
-    std::vector<double> peak;
+    std::vector<double> peak, tiles;
     const double copy = copyBandwidth(16 << 10, 1, ms);
     for (int round = 0; round < rounds; ++round) {
       for (std::size_t i = 0; i < cases.size(); ++i) {
-        peak.push_back(fmaPeak(k->isa, 1, ms / 4));
+        if (cases[i].tiles) {
+          tiles.push_back(amxPeak(ms / 4));
+        } else {
+          peak.push_back(fmaPeak(k->isa, 1, ms / 4));
+        }
         results[i].ns.push_back(timeOf(cases[i], ms));
       }
     }
-    const double ceiling = median(peak);
+    if (k->release) k->release();
     for (std::size_t i = 0; i < cases.size(); ++i) {
       const double ns = median(results[i].ns), gflops = cases[i].flops / ns, gbs = cases[i].bytes / ns;
+      const double ceiling = median(cases[i].tiles ? tiles : peak);
       std::vector<double> sorted = results[i].ns;
       std::sort(sorted.begin(), sorted.end());
       const bool checked = results[i].error <= cases[i].bound;
       good = good && checked;
       std::printf(
           "%s\n  { \"kernel\": \"%s\", \"isa\": \"%s\", \"ns\": %.1f, \"low\": %.1f, \"high\": %.1f, \"gflops\": %.2f, "
-          "\"percent\": %.1f, \"gbs\": %.2f, \"flops\": %.0f, \"bytes\": %.0f, \"ceiling\": %.2f, \"copy\": %.2f, "
-          "\"checked\": %s, \"error\": %.1e }",
+          "\"percent\": %s, \"gbs\": %.2f, \"percentCopy\": %s, \"flops\": %.0f, \"bytes\": %.0f, "
+          "\"ceiling\": %.2f, \"copy\": %.2f, \"checked\": %s, \"error\": %.1e }",
           first ? "" : ",", cases[i].name.c_str(), k->isa, ns, sorted[sorted.size() / 4], sorted[sorted.size() * 3 / 4],
-          gflops, 100 * gflops / ceiling, gbs, cases[i].flops, cases[i].bytes, ceiling, copy,
-          checked ? "true" : "false", results[i].error);
+          gflops, share(gflops, ceiling).c_str(), gbs, share(gbs, copy).c_str(), cases[i].flops, cases[i].bytes,
+          ceiling, copy, checked ? "true" : "false", results[i].error);
       first = false;
     }
   }
@@ -136,7 +161,10 @@ int main(int argc, char** argv) {
   const std::string task = argc > 1 ? argv[1] : "";
   const double number = argc > 2 ? std::atof(argv[2]) : 0;
   if (task == "ceilings") return ceilings(number > 0 ? number : 60);
-  if (task == "kernels") return kernels(number > 0 ? number : 2, argc > 3 ? std::max(1, std::atoi(argv[3])) : 15);
+  if (task == "kernels") {
+    const std::vector<std::string> names(argv + std::min(argc, 4), argv + argc);
+    return kernels(number > 0 ? number : 2, argc > 3 ? std::max(1, std::atoi(argv[3])) : 15, names);
+  }
   if (task == "amx") {
     std::printf("%.2f\n", amxPeak(number > 0 ? number : 5));
     return 0;

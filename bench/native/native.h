@@ -24,6 +24,7 @@ struct Case {
   std::function<void(int)> call;
   std::function<double()> error;  // largest relative difference from plain double loops, after call(0)
   double bound = 1e-5;
+  bool tiles = false;  // its ceiling is that of the bfloat16 tiles
 };
 
 std::vector<Case> casesOf(const Kernels& kernels);

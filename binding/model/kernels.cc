@@ -178,9 +178,12 @@ class Kernel {
         return done(device_->embed(spec, sizes(), {x, weight, bias, norm.weight, norm.bias, ids, &weights, y}));
     }
 
+    // The product by the level's own kernel; positions and norm are added in double.
+    if constexpr (kOnCpu<Real>)
+      if (!ids) cpu::denseRows(x, batch_ * steps_, size, weight, bias, d_, Activation::linear, y);
     const double scale = inputScale(spec);
     std::vector<int64_t> positions(static_cast<size_t>(steps_));
-    Vector position(static_cast<size_t>(d_));
+    Vector position(static_cast<size_t>(ids ? d_ : steps_ * d_));  // without tokens the same for all sequences
     for (int64_t b = 0; b < batch_; ++b) {
       if (ids) checkIds(ids + b * steps_, size);
       positionsOf(spec, ids ? ids + b * steps_ : nullptr, steps_, positions.data());
@@ -193,11 +196,12 @@ class Kernel {
         }
         if (ids) {
           std::copy_n(weight + ids[at] * d_, d_, row);
-        } else {
+        } else if (!kOnCpu<Real>) {
           reference::dense(x + at * size, 1, size, weight, bias, d_, Activation::linear, row);
         }
-        positionRow(spec, weights, positions[t], position.data());
-        for (int64_t i = 0; i < d_; ++i) row[i] = static_cast<Real>(row[i] * scale + position[i]);
+        const double* add = position.data() + (ids ? 0 : t * d_);
+        if (ids || b == 0) positionRow(spec, weights, positions[t], position.data() + (ids ? 0 : t * d_));
+        for (int64_t i = 0; i < d_; ++i) row[i] = static_cast<Real>(row[i] * scale + add[i]);
         if (normed) reference::norm(NormKind::layernorm, norm, d_, row);
       }
     }
@@ -403,7 +407,11 @@ class Kernel {
                *bias = in("bias", {labels}, false);
     if constexpr (kOnCpu<Real>)
       if (device_) return done(device_->head(x, rows, width, weight, bias, labels, kind, logits, probabilities));
-    reference::dense(x, rows, width, weight, bias, labels, Activation::linear, logits);
+    if constexpr (kOnCpu<Real>) {
+      cpu::denseRows(x, rows, width, weight, bias, labels, Activation::linear, logits);
+    } else {
+      reference::dense(x, rows, width, weight, bias, labels, Activation::linear, logits);
+    }
     for (int64_t r = 0; probabilities && r < rows; ++r) {
       reference::link(kind, logits + r * labels, labels, probabilities + r * labels);
     }

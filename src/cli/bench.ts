@@ -1,9 +1,10 @@
 import { writeAtomically } from '../checkpoint/save';
 import { HPformerError } from '../errors';
+import { devices } from '../model/devices';
 import { ceilings, inCheckout, runInCheckout } from './benchCheckout';
 import { compareRuns, readRun } from './benchCompare';
 import { bars, curves, page, roofline, section, table } from './benchHtml';
-import { benchKernels } from './benchKernels';
+import { benchKernels, cudaDevices } from './benchKernels';
 import { benchModel, benchScaling } from './benchModel';
 import { type BenchRow, type BenchRun, type Ceilings, newRun } from './benchTiming';
 import { type Command, type Io, integerOption, textOption, UsageError, type Values, write, writeJson } from './command';
@@ -28,6 +29,7 @@ const header = [
   'GFLOP/s',
   'GB/s',
   '% of peak',
+  '% of copy',
   'checked',
 ] as const;
 
@@ -45,6 +47,7 @@ const cellsOf = (row: BenchRow) => [
   figure(row.gflops),
   figure(row.gbs),
   figure(row.percent, 3),
+  figure(row.percentCopy, 3),
   row.checked ? 'yes' : 'NO',
 ];
 
@@ -90,9 +93,9 @@ export function benchPage(run: BenchRun): string {
       );
     }
     // The level or device listed first is the best one.
-    const [best] = rows.filter(({ name }) => name.startsWith('fused'));
+    const [best] = rows.filter(({ name }) => name.startsWith('fused model'));
     const engine = rows.filter(
-      ({ name, isa, device }) => name.startsWith('fused') && isa === best!.isa && device === best!.device,
+      ({ name, isa, device }) => name.startsWith('fused model') && isa === best!.isa && device === best!.device,
     );
     sections.push(
       section(
@@ -132,6 +135,15 @@ export function benchPage(run: BenchRun): string {
   );
 }
 
+/** Which CUDA devices were timed, or one line that none was and why. */
+function cudaFigures(asked: Parameters<typeof cudaDevices>[0]): Record<string, string> {
+  const { ids, reason } = cudaDevices(asked);
+  if (reason !== undefined) return { cuda: `not timed: ${reason}` };
+  return Object.fromEntries(
+    ids.map((id) => [id, `${devices().find((device) => device.id === id)!.name}; times without copies`]),
+  );
+}
+
 /** The ceilings of the run, in words. */
 function ceilingFigures({ levels, copy, amx }: Ceilings): Record<string, string> {
   const size = (bytes: number) => (bytes >= 2 ** 20 ? `${bytes / 2 ** 20} MB` : `${bytes / 1024} KB`);
@@ -150,6 +162,23 @@ function ceilingFigures({ levels, copy, amx }: Ceilings): Record<string, string>
     ),
     'AMX bf16 peak': amx > 0 ? `${figure(amx)} GFLOP/s on one core` : 'no AMX here',
   };
+}
+
+/** A kernel of `kernels.*`, which runs on one core, with its parts of that core's ceilings. */
+export function ofCeilings(row: BenchRow, { levels, copy }: Ceilings): BenchRow {
+  const level = levels.find(({ isa }) => isa === row.isa);
+  // The copy whose two buffers hold about what the kernel touches.
+  const size = copy.find(({ bytes }) => 2 * bytes >= (row.bytes ?? 0)) ?? copy.at(-1);
+  if (
+    row.name.startsWith('native') ||
+    row.percent !== undefined ||
+    !level ||
+    !size ||
+    row.gflops === undefined ||
+    row.gbs === undefined
+  )
+    return row;
+  return { ...row, percent: (100 * row.gflops) / level.fma1, percentCopy: (100 * row.gbs) / size.gbs1 };
 }
 
 async function report(run: BenchRun, values: Values, io: Io): Promise<number> {
@@ -245,7 +274,12 @@ export const bench: Command = {
   positionals: { least: 1, most: 64 },
   options: {
     ...modelOptions,
-    steps: { type: 'string', value: 'n', help: 'model: steps L; scaling: the largest; attention: L (default 1024)' },
+    steps: {
+      type: 'string',
+      value: 'n',
+      help: 'kernels, model: steps L; scaling: the largest; attention: L (default 1024)',
+    },
+    batch: { type: 'string', value: 'n', help: 'kernels: sequences (default 4)' },
     quick: { type: 'boolean', help: 'fewer and shorter repetitions' },
     json: { type: 'boolean', help: 'the run as JSON; save it to compare' },
     html: { type: 'string', value: 'file', help: 'also writes one self-contained page with charts' },
@@ -267,13 +301,14 @@ export const bench: Command = {
     const quick = values.quick === true;
     const steps = integerOption(values, 'steps', 1, 1 << 24);
     if (task === 'kernels') {
-      const run = newRun('kernels', await benchKernels(rest, quick, options.threads));
-      if (run.rows.length === 0) throw new UsageError(`kernels: no kernel's name contains ${rest.join(' or ')}`);
-      const measured = run.rows.some(({ name }) => name.startsWith('native')) ? await ceilings() : undefined;
-      if (measured) {
-        run.ceilings = measured;
-        run.figures = ceilingFigures(measured);
-      }
+      const shape = { batch: integerOption(values, 'batch', 1, 4096) ?? 4, steps: steps ?? 504 };
+      const asked = { ...options, names: rest, quick, shape };
+      const rows = await benchKernels(asked);
+      if (rows.length === 0) throw new UsageError(`kernels: no kernel's name contains ${rest.join(' or ')}`);
+      const measured = await ceilings();
+      const run = newRun('kernels', measured ? rows.map((row) => ofCeilings(row, measured)) : rows);
+      if (measured) run.ceilings = measured;
+      run.figures = { ...(measured && ceilingFigures(measured)), ...cudaFigures(asked) };
       return report(run, values, io);
     }
     if (task === 'scaling') {

@@ -7,11 +7,8 @@ import type { HPformerConfig } from '../config/types';
 import { HPformer } from '../model/hpformer';
 import type { Feeds, ModelOptions } from '../model/types';
 import { Tensor } from '../tensor/tensor';
-import { type BenchRow, type Contestant, errorOf, fittedExponent, interleaved, uniform } from './benchTiming';
+import { type BenchRow, bounds, type Contestant, errorOf, fittedExponent, interleaved, uniform } from './benchTiming';
 import { UsageError } from './command';
-
-/** Bounds of design section 8: float32 and bfloat16 logits against the float64 reference. */
-const bounds = { float32: 2e-5, bfloat16: 3e-2 } as const;
 
 /** Default lengths of the published runs. */
 const publishedSteps: Record<keyof typeof presets, number> = {

@@ -2,6 +2,9 @@
 import os from 'node:os';
 import { packageVersion } from './doctor';
 
+/** Bounds of design section 8: float32 and bfloat16 results against the float64 reference. */
+export const bounds = { float32: 2e-5, bfloat16: 3e-2 } as const;
+
 /** One measurement. Times are milliseconds of one call. */
 export interface BenchRow {
   /** What was timed; rows of two runs with equal names are compared. */
@@ -23,6 +26,8 @@ export interface BenchRow {
   gflops?: number;
   gbs?: number;
   percent?: number;
+  /** GB/s as a part of the copy bandwidth of the same run, in per cent. */
+  percentCopy?: number;
   /** Steps L and sequences B, where there are any. */
   steps?: number;
   batch?: number;
@@ -65,11 +70,10 @@ export function newRun(bench: string, rows: BenchRow[]): BenchRun {
   };
 }
 
-/** One thing to time. */
-export interface Contestant {
+/** One thing to time: by its calls, or by a clock of its own, which gives the milliseconds of so many calls. */
+export type Contestant = {
   row: Omit<BenchRow, 'ms' | 'low' | 'high' | 'repetitions'>;
-  call: () => unknown;
-}
+} & ({ call: () => unknown } | { times: (repetitions: number) => Iterable<number> });
 
 const at = (sorted: readonly number[], q: number) =>
   sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))]!;
@@ -97,9 +101,16 @@ export async function interleaved(
 ): Promise<BenchRow[]> {
   const times: number[][] = contestants.map(() => []);
   for (let round = 0; round < rounds; round++) {
-    for (const [i, { call }] of contestants.entries()) {
-      await block(call, 0);
-      times[i]!.push(...(await block(call, blockMs)));
+    for (const [i, contestant] of contestants.entries()) {
+      if ('times' in contestant) {
+        // As many as fill the block, as far as the calls so far tell.
+        const least = Math.min(...times[i]!);
+        const repetitions = Math.max(1, Math.min(100, Math.floor(blockMs / least) || 1));
+        times[i]!.push(...contestant.times(repetitions));
+        continue;
+      }
+      await block(contestant.call, 0);
+      times[i]!.push(...(await block(contestant.call, blockMs)));
     }
   }
   return contestants.map(({ row }, i) => {
