@@ -150,6 +150,6 @@ export function checkKnown(config: Record<string, unknown>, where: string): void
   const list = open.map(([path, values]) => `${path} (${values})`).join(', ');
   throw new HPformerError(
     'ERR_HPFORMER_CONFIG',
-    `${where}: its keys and shapes cannot tell ${list}: give them in options.config`,
+    `${where}: its names and shapes cannot tell ${list}: give them in options.config (convert, inspect: --config)`,
   );
 }

@@ -1,13 +1,13 @@
-/**
- * Our own generator, so that a seed gives the same bits on every platform and in every version of Node: xoshiro128**
- * (Blackman and Vigna) in 32-bit integer arithmetic, seeded per stream by a name. Reals use only + − × ÷ and √, which
- * IEEE 754 fixes to the last bit (Math.log and Math.cos may differ between platforms).
- */
-export class Random {
-  private readonly state = new Uint32Array(4);
+import { Xoshiro128 } from '../random';
 
+/**
+ * Random weights: streams of one seed, told apart by a name. Reals use only + − × ÷ and √, which IEEE 754 fixes to the last bit
+ * (Math.log and Math.cos may differ between platforms).
+ */
+export class Random extends Xoshiro128 {
   /** @param seed a non-negative safe integer. @param stream different names give independent streams of one seed. */
   constructor(seed: number, stream: string) {
+    super();
     // FNV-1a over the name, then splitmix32 steps over seed halves and hash fill the state.
     let hash = 0x811c9dc5;
     for (let i = 0; i < stream.length; i++) hash = Math.imul(hash ^ stream.charCodeAt(i), 0x01000193);
@@ -23,21 +23,6 @@ export class Random {
     // The all-zero state is the only one that the generator cannot leave.
     if (this.state.every((word) => word === 0)) this.state[0] = 1;
     for (let i = 0; i < 8; i++) this.next();
-  }
-
-  /** 32 random bits. */
-  next(): number {
-    const s = this.state;
-    const five = Math.imul(s[1]!, 5);
-    const result = Math.imul((five << 7) | (five >>> 25), 9) >>> 0;
-    const shifted = s[1]! << 9;
-    s[2]! ^= s[0]!;
-    s[3]! ^= s[1]!;
-    s[1]! ^= s[2]!;
-    s[0]! ^= s[3]!;
-    s[2]! ^= shifted;
-    s[3] = (s[3]! << 11) | (s[3]! >>> 21);
-    return result;
   }
 
   /** Uniform in [0, 1), 53 bits. */

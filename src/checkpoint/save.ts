@@ -1,8 +1,7 @@
-import { randomBytes } from 'node:crypto';
-import { open, rename, rm } from 'node:fs/promises';
 import type { HPformerConfig } from '../config/types';
 import { HPformerError } from '../errors';
-import { pathOf, reasonOf } from './file';
+import { writeAtomically } from '../files';
+import { pathOf } from './file';
 import { configKey, writeConfigMetadata } from './format';
 import { littleEndianBytes } from './load';
 import { parameterShapes } from './names';
@@ -52,23 +51,5 @@ export async function saveCheckpoint(
   weights: ReadonlyMap<string, WeightTensor>,
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
-  await writeAtomically(pathOf(path), serializeCheckpoint(config, weights, metadata));
-}
-
-/** Writes a whole file or nothing. @throws HPformerError `ERR_HPFORMER_FILE`. */
-export async function writeAtomically(path: string, bytes: Uint8Array | string): Promise<void> {
-  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
-  try {
-    const file = await open(temporary, 'wx');
-    try {
-      await file.writeFile(bytes);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-  } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => undefined);
-    throw new HPformerError('ERR_HPFORMER_FILE', `${path}: cannot be written (${reasonOf(cause)})`, { cause });
-  }
+  await writeAtomically(pathOf(path, 'path', 'a path or a file: URL'), serializeCheckpoint(config, weights, metadata));
 }

@@ -1,5 +1,5 @@
-import { writeAtomically } from '../checkpoint/save';
 import { HPformerError } from '../errors';
+import { writeAtomically } from '../files';
 import { devices } from '../model/devices';
 import { ceilings, inCheckout, runInCheckout } from './benchCheckout';
 import { compareRuns, readRun } from './benchCompare';

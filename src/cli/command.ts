@@ -82,9 +82,8 @@ export function parseCommand(command: Command, args: string[]): { positionals: s
   const { least, most } = command.positionals;
   const count = parsed.positionals.length;
   if (count < least || count > most) {
-    throw new UsageError(
-      `expected arguments ${command.usage.replace(' [options]', '')}, got ${count === 0 ? 'none' : count}`,
-    );
+    const expected = most === 0 ? 'no arguments' : `arguments ${command.usage.replace(' [options]', '')}`;
+    throw new UsageError(`expected ${expected}, got ${count === 0 ? 'none' : count}`);
   }
   return { positionals: [...parsed.positionals], values: { ...parsed.values } };
 }

@@ -1,12 +1,12 @@
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { pathOf } from '../checkpoint/file';
 import { loadCheckpoint } from '../checkpoint/load';
 import { exportOnnx, type OnnxOptions, onnxVariants } from '../checkpoint/onnx';
-import { serializeCheckpoint, writeAtomically } from '../checkpoint/save';
+import { serializeCheckpoint } from '../checkpoint/save';
 import { type BundleContent, bundleKeys, writeBundle } from '../data/bundle';
 import { writeManifest } from '../data/modelDirectory';
-import { HPformerError } from '../errors';
+import { readJson, writeAtomically } from '../files';
 import {
   type Command,
   choiceOption,
@@ -19,14 +19,6 @@ import {
 } from './command';
 import { readConfig } from './model';
 
-async function readJson(file: string): Promise<unknown> {
-  try {
-    return JSON.parse(await readFile(file, 'utf8'));
-  } catch (cause) {
-    throw new HPformerError('ERR_HPFORMER_FILE', `${file}: expected JSON (${(cause as Error).message})`, { cause });
-  }
-}
-
 /** What a bundle is to carry: the file itself, `features` in it or in a file beside it. */
 async function readContent(file: string): Promise<BundleContent> {
   const content = (await readJson(file)) as BundleContent;
@@ -34,10 +26,16 @@ async function readContent(file: string): Promise<BundleContent> {
   return { ...content, features: await readJson(path.join(path.dirname(file), content.features)) };
 }
 
-/** `--steps`: a number, or `dynamic` (the default). */
-function stepsOption(values: Values): number | 'dynamic' {
-  if (values.steps === undefined || values.steps === 'dynamic') return 'dynamic';
-  return integerOption(values, 'steps', 1, 1 << 24)!;
+/** What the graph is to be; `--steps` is a number or `dynamic` (the default). */
+function onnxOptions(values: Values): OnnxOptions {
+  const variant = choiceOption(values, 'variant', onnxVariants);
+  const maximumSteps = integerOption(values, 'maximum-steps', 1, 1 << 24);
+  const dynamic = values.steps === undefined || values.steps === 'dynamic';
+  return {
+    steps: dynamic ? 'dynamic' : integerOption(values, 'steps', 1, 1 << 24)!,
+    ...(variant && { variant }),
+    ...(maximumSteps && { maximumSteps }),
+  };
 }
 
 export const convert: Command = {
@@ -84,22 +82,23 @@ export const convert: Command = {
     if (!out.endsWith(`.${format}`)) {
       throw new UsageError(`expected an output name that ends in .${format}, got "${out}"`);
     }
+    const other = format === 'onnx' ? ['bundle', 'manifest'] : ['variant', 'steps', 'maximum-steps'];
+    const stray = other.find((name) => values[name] !== undefined);
+    if (stray !== undefined) {
+      throw new UsageError(
+        `--${stray}: expected an output in ${format === 'onnx' ? 'safetensors' : 'ONNX'} with it, got ${format}`,
+      );
+    }
+    const graphOptions = onnxOptions(values);
     const configFile = textOption(values, 'config');
     const bundleFile = textOption(values, 'bundle');
     const given = configFile === undefined ? undefined : await readConfig(configFile);
     const { config, weights, parameterCount, metadata } = await loadCheckpoint(source!, given);
     if (format === 'onnx') {
-      const variant = choiceOption(values, 'variant', onnxVariants);
-      const maximumSteps = integerOption(values, 'maximum-steps', 1, 1 << 24);
-      const options: OnnxOptions = {
-        steps: stepsOption(values),
-        ...(variant && { variant }),
-        ...(maximumSteps && { maximumSteps }),
-      };
       const named = Object.fromEntries([...weights].map(([name, { data }]) => [name, data]));
-      const graph = exportOnnx(config, named, options);
+      const graph = exportOnnx(config, named, graphOptions);
       await writeAtomically(pathOf(out), graph);
-      if (values.json) await writeJson(io.stdout, { out, bytes: graph.length, format, ...options, config });
+      if (values.json) await writeJson(io.stdout, { out, bytes: graph.length, format, ...graphOptions, config });
       else await write(io.stderr, `${out}: ONNX graph, ${graph.length} bytes\n`);
       return 0;
     }
@@ -115,7 +114,7 @@ export const convert: Command = {
     }
     const { size } = await stat(out);
     if (values.json) {
-      await writeJson(io.stdout, { out, bytes: size, tensors: weights.size, parameterCount, config });
+      await writeJson(io.stdout, { out, bytes: size, format, tensors: weights.size, parameterCount, config });
     } else {
       await write(io.stderr, `${out}: ${weights.size} tensors, ${parameterCount.used} parameters, ${size} bytes\n`);
     }

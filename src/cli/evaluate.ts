@@ -1,9 +1,9 @@
 import { evaluateLabels, type Figure, type LabelEvaluation, predictLabelled } from '../data/evaluation';
 import { openSource, scoreColumns } from '../data/recipes';
-import { type Command, integerOption, textOption, write, writeJson } from './command';
+import { type Command, choiceOption, integerOption, write, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
 import { Progress } from './progress';
-import { calibrationTable, classFigures, finishReport, reportOptions, reportRequest } from './report';
+import { calibrationTable, classFigures, finishReport, parts, reportOptions, reportRequest } from './report';
 import { formatTable } from './table';
 
 function figure({ value, low, high }: Figure): string {
@@ -53,15 +53,15 @@ export const evaluate: Command = {
     '  hpformer evaluate examples/nafld-mortality examples/nafld',
   ],
   async run([source, ...inputs], values, io) {
-    const part = textOption(values, 'part') ?? 'test';
+    const part = choiceOption(values, 'part', parts) ?? 'test';
     const samples = integerOption(values, 'bootstrap', 0, 1_000_000) ?? 1000;
     const seed = integerOption(values, 'seed', 0, Number.MAX_SAFE_INTEGER) ?? 1;
     const batch = integerOption(values, 'batch', 1, 1 << 20) ?? 256;
+    const request = reportRequest(values);
     const { model, bundle } = await openBundle(source!, loadOptions(values));
     try {
       const { device, precision, config } = model;
       const data = openSource(bundle, config, inputs);
-      const request = reportRequest(values);
       const scoresOf = (from: string) => {
         const progress = new Progress(io.stderr, data.unit);
         const counted = (async function* () {

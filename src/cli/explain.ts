@@ -1,10 +1,10 @@
-import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { DropReport, EpisodePreparer } from '../data/health/arrays';
 import { readHealthPreprocessing } from '../data/health/bundle';
 import { openEpisodes } from '../data/health/episodes';
 import { attentionNotice, explainEpisode, explanationCsv, spanName } from '../data/health/explain';
 import { explanationSvg } from '../data/health/heatmap';
+import { makeFolder, writeAtomically } from '../files';
 import { type Command, choiceOption, integerOption, textOption, UsageError, write, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
 import { formatTable } from './table';
@@ -49,11 +49,11 @@ export const explain: Command = {
         const at = hour === undefined ? episode.step : Math.ceil(hour / bins.step) - 1;
         const explanation = await explainEpisode(model, episode, { task, step: bins.step, at, perturb, calibration });
         if (out !== undefined) {
-          await mkdir(out, { recursive: true });
+          await makeFolder(out);
           const base = path.join(out, explanation.id.replace(/[^\w.-]/g, '_'));
-          await writeFile(`${base}.csv`, explanationCsv(explanation));
-          await writeFile(`${base}.json`, `${JSON.stringify(explanation, null, 1)}\n`);
-          await writeFile(`${base}.svg`, explanationSvg(explanation));
+          await writeAtomically(`${base}.csv`, explanationCsv(explanation));
+          await writeAtomically(`${base}.json`, `${JSON.stringify(explanation, null, 1)}\n`);
+          await writeAtomically(`${base}.svg`, explanationSvg(explanation));
         }
         if (values.json) {
           all.push(explanation);

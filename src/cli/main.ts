@@ -33,6 +33,7 @@ function overview(): string {
     ...Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(width)}${summary}`),
     '',
     'hpformer <command> --help says more. --version prints the version.',
+    'With --json the result is all that goes to standard output; errors are JSON on standard error.',
     'Exit codes: 0 done, 1 failed, 2 wrong usage.',
     '',
   ].join('\n');
@@ -45,7 +46,8 @@ function overview(): string {
  * @returns the exit code: 0 done, 1 failed, 2 wrong usage.
  */
 export async function main(args: string[], io: Io): Promise<number> {
-  const [name, ...rest] = args;
+  // `hpformer help predict` is `hpformer predict --help`.
+  const [name, ...rest] = args[0] === 'help' && args.length === 2 ? [args[1]!, '--help'] : args;
   if (name === '--help' || name === '-h' || name === 'help') {
     await write(io.stdout, overview());
     return 0;
@@ -60,7 +62,10 @@ export async function main(args: string[], io: Io): Promise<number> {
   }
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (!command) {
-    await write(io.stderr, `hpformer: expected a command (${Object.keys(commands).join(', ')}), got "${name}"\n`);
+    await write(
+      io.stderr,
+      `hpformer: expected a command (${Object.keys(commands).join(', ')}), got "${name}"\nhpformer --help says more.\n`,
+    );
     return 2;
   }
   const json = rest.includes('--json');
@@ -93,6 +98,9 @@ if (require.main === module) {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     process.exit(error.code === 'EPIPE' ? 0 : 1);
   });
+  // Through process.exit, so that files being written are removed.
+  process.once('SIGINT', () => process.exit(130));
+  process.once('SIGTERM', () => process.exit(143));
   main(process.argv.slice(2), process).then(
     (code) => {
       process.exitCode = code;

@@ -1,10 +1,10 @@
-import { readFile } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { HPformerConfig } from '../config/types';
 import { validateConfig } from '../config/validate';
 import type { Bundle } from '../data/bundle';
 import { findModel } from '../data/modelDirectory';
 import { HPformerError } from '../errors';
+import { readJson } from '../files';
 import { HPformer } from '../model/hpformer';
 import type { DeviceRequest, LoadOptions, Precision } from '../model/types';
 import { choiceOption, integerOption, type Options, textOption, UsageError, type Values } from './command';
@@ -33,16 +33,7 @@ export function loadOptions(values: Values): LoadOptions {
 
 /** A configuration file: the configuration itself, or an object that has it under `config`. */
 export async function readConfig(file: string): Promise<HPformerConfig> {
-  let json: unknown;
-  try {
-    json = JSON.parse(await readFile(file, 'utf8'));
-  } catch (cause) {
-    throw new HPformerError(
-      'ERR_HPFORMER_FILE',
-      `${file}: expected a JSON configuration (${(cause as Error).message})`,
-      { cause },
-    );
-  }
+  const json = await readJson(file, 'a JSON configuration');
   const inner = typeof json === 'object' && json !== null && 'config' in json ? json.config : json;
   return inner as HPformerConfig;
 }
@@ -66,7 +57,9 @@ export async function openModel(source: string, options: LoadOptions): Promise<O
   } catch (error) {
     // Bytes have no name; the message should have the path.
     if (error instanceof HPformerError && !error.message.includes(found.where)) {
-      throw new HPformerError(error.code, `${found.where}: ${error.message}`, { cause: error });
+      throw new HPformerError(error.code, `${found.where}: ${error.message.replace(/^checkpoint: /, '')}`, {
+        cause: error,
+      });
     }
     throw error;
   }

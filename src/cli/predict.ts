@@ -43,6 +43,8 @@ export const predict: Command = {
     const format = out === undefined ? 'csv' : scoreFormat(out);
     if (values.json && out === undefined)
       throw new UsageError('--json: expected --out <file> with it, since scores go to standard output');
+    if (values['record-features'] && values.record === undefined)
+      throw new UsageError('--record-features: expected --record <file> with it, got none');
     const batch = integerOption(values, 'batch', 1, 1 << 20) ?? 256;
     const workers = integerOption(values, 'workers', 0, 64);
     const { model, bundle } = await openBundle(source!, loadOptions(values));

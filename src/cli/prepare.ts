@@ -1,7 +1,6 @@
-import { createWriteStream } from 'node:fs';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import path from 'node:path';
-import { parseCheckpoint } from '../checkpoint/load';
+import { loadCheckpointFile } from '../checkpoint/load';
 import { serializeCheckpoint } from '../checkpoint/save';
 import type { BinOptions } from '../data/health/arrays';
 import { findTask } from '../data/health/arrays';
@@ -9,12 +8,12 @@ import { writeHealthBundle } from '../data/health/bundle';
 import { Calibration, type CalibrationJSON } from '../data/health/calibration';
 import type { Fill } from '../data/health/discretize';
 import { extractSubject } from '../data/health/extract';
-import { readJsonFile, readText } from '../data/health/files';
 import { Normalizer } from '../data/health/normalizer';
 import { fitNormalizer, type PrepareArraysOptions, prepareArrays } from '../data/health/prepare';
 import { synthesizeEpisode } from '../data/health/synthetic';
 import { healthTasks } from '../data/health/tasks';
 import { HPformerError } from '../errors';
+import { fileError, makeFolder, readJson, readText, TextWriter, writeAtomically, writePlainly } from '../files';
 import {
   type Command,
   choiceOption,
@@ -40,7 +39,7 @@ function needed(values: Values, name: string): string {
 /** The JSON of a file that an option names, if given. */
 async function optionalJson(values: Values, name: string): Promise<unknown> {
   const file = textOption(values, name);
-  return file === undefined ? undefined : await readJsonFile(file);
+  return file === undefined ? undefined : await readJson(file);
 }
 
 function numberOption(values: Values, name: string): number | undefined {
@@ -87,7 +86,7 @@ async function arrayOptions(inputs: string[], values: Values): Promise<PrepareAr
     ...(compat === undefined ? {} : { compat }),
     ...(normalizer === undefined || normalizer === 'fit'
       ? {}
-      : { normalizer: Normalizer.fromJSON(await readJsonFile(normalizer)) }),
+      : { normalizer: Normalizer.fromJSON(await readJson(normalizer)) }),
   };
 }
 
@@ -123,7 +122,7 @@ async function normalizer(inputs: string[], values: Values, io: Io): Promise<voi
   const progress = new Progress(io.stderr, 'stays');
   const options = await arrayOptions(inputs, values);
   const fitted = await fitNormalizer({ ...options, progress: counted(progress) }).finally(() => progress.end());
-  await writeFile(out, `${JSON.stringify(fitted)}\n`);
+  await writeAtomically(out, `${JSON.stringify(fitted)}\n`);
   const { n_samples_seen, width } = fitted.toJSON();
   if (values.json) await writeJson(io.stdout, { out, rows: n_samples_seen, columns: width });
   else await write(io.stdout, `normaliser of ${n_samples_seen} rows and ${width} columns: ${out}\n`);
@@ -136,7 +135,7 @@ async function* subjectFolders(roots: readonly string[]): AsyncGenerator<string>
     try {
       entries = (await readdir(root)).sort();
     } catch (cause) {
-      throw new HPformerError('ERR_HPFORMER_FILE', `${root}: cannot be read (${(cause as Error).message})`, { cause });
+      throw fileError(root, 'read', cause);
     }
     if (entries.includes('events.csv')) yield root;
     else for (const entry of entries) if (/^\d+$/.test(entry)) yield path.join(root, entry);
@@ -162,8 +161,8 @@ async function extract(inputs: string[], values: Values, io: Io): Promise<void> 
       throw new HPformerError(error.code, `${folder}/${error.message}`, { cause: error });
     }
     const target = path.join(out, path.basename(path.resolve(folder)));
-    await mkdir(target, { recursive: true });
-    for (const [name, text] of Object.entries(made.files)) await writeFile(path.join(target, name), text);
+    await makeFolder(target);
+    for (const [name, text] of Object.entries(made.files)) await writePlainly(path.join(target, name), text);
     for (const [reason, count] of Object.entries(made.dropped)) dropped[reason] = (dropped[reason] ?? 0) + count;
     subjects++;
     episodes += Object.keys(made.files).filter((name) => name.endsWith('_timeseries.csv')).length;
@@ -184,17 +183,9 @@ async function bundle(inputs: string[], values: Values, io: Io): Promise<void> {
   if (inputs.length !== 1) throw new UsageError('expected one model file');
   const out = needed(values, 'out');
   const task = findTask(healthTasks, needed(values, 'task'));
-  const fitted = Normalizer.fromJSON(await readJsonFile(needed(values, 'normalizer')));
+  const fitted = Normalizer.fromJSON(await readJson(needed(values, 'normalizer')));
   const json = (await optionalJson(values, 'config')) as { config?: unknown } | undefined;
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(inputs[0]!);
-  } catch (cause) {
-    throw new HPformerError('ERR_HPFORMER_FILE', `${inputs[0]}: cannot be read (${(cause as Error).message})`, {
-      cause,
-    });
-  }
-  const checkpoint = parseCheckpoint(bytes, json?.config ?? json, inputs[0]);
+  const checkpoint = await loadCheckpointFile(inputs[0]!, json?.config ?? json);
   const labels =
     textOption(values, 'labels')?.split(',') ??
     checkpoint.config.head.names ??
@@ -214,7 +205,7 @@ async function bundle(inputs: string[], values: Values, io: Io): Promise<void> {
     ...(calibration ? { calibration } : {}),
     provenance,
   });
-  await writeFile(out, file);
+  await writeAtomically(out, file);
   if (values.json) await writeJson(io.stdout, { out, bytes: file.length, task: task.name, labels });
   else await write(io.stdout, `bundle of ${file.length} bytes for ${task.name}: ${out}\n`);
 }
@@ -234,19 +225,19 @@ async function synthetic(inputs: string[], values: Values, io: Io): Promise<void
   const seed = integerOption(values, 'seed', 0, 0xffffffff) ?? 1;
   const hours = numberOption(values, 'hours') ?? 48;
   const progress = new Progress(io.stderr, 'stays');
-  await mkdir(out, { recursive: true });
-  const list = createWriteStream(path.join(out, 'listfile.csv'));
-  list.write('stay,y_true\n');
+  await makeFolder(out);
+  const list = new TextWriter(path.join(out, 'listfile.csv'));
+  await list.write('stay,y_true\n');
   for (let i = 0; i < count; i++) {
     const folder = String(Math.floor(i / shard)).padStart(4, '0');
-    if (i % shard === 0) await mkdir(path.join(out, folder), { recursive: true });
+    if (i % shard === 0) await makeFolder(path.join(out, folder));
     const { id, text, died } = synthesizeEpisode(i, { seed, hours });
     const name = `${folder}/${id}_timeseries.csv`;
-    await writeFile(path.join(out, name), text);
-    if (!list.write(`${name},${died}\n`)) await new Promise<void>((resolve) => list.once('drain', () => resolve()));
+    await writePlainly(path.join(out, name), text);
+    await list.write(`${name},${died}\n`);
     progress.add(1);
   }
-  await new Promise<void>((resolve) => list.end(() => resolve()));
+  await list.end();
   const { seconds } = progress.end();
   if (values.json) await writeJson(io.stdout, { out, count, seed, hours, seconds });
   else await write(io.stdout, `${count} made-up stays in ${out} (${formatDuration(seconds)})\n`);

@@ -1,11 +1,13 @@
-import { writeFile } from 'node:fs/promises';
 import type { LabelEvaluation, Predictions } from '../data/evaluation';
 import type { CalibrationMethod } from '../data/health/calibration';
 import { type CalibrationStudy, evaluationReport, knownRows, studyCalibration } from '../data/health/report';
 import { multiclassMetrics } from '../data/metrics';
-import { HPformerError } from '../errors';
-import { choiceOption, type Options, textOption, type Values } from './command';
+import { writeAtomically } from '../files';
+import { choiceOption, type Options, textOption, UsageError, type Values } from './command';
 import { formatTable } from './table';
+
+/** Parts of a split; `all`: everyone whose outcome is known. */
+export const parts = ['train', 'valid', 'test', 'all'] as const;
 
 /** Options of `evaluate` for calibration and the HTML report. */
 export const reportOptions: Options = {
@@ -25,20 +27,17 @@ export interface ReportRequest {
 
 /** Reads {@link reportOptions}. @throws UsageError. */
 export function reportRequest(values: Values): ReportRequest {
+  const method = choiceOption<CalibrationMethod>(values, 'calibrate', ['temperature', 'platt', 'isotonic']);
+  for (const name of ['calibrate-on', 'save-calibration']) {
+    if (values[name] !== undefined && method === undefined)
+      throw new UsageError(`--${name}: expected --calibrate <name> with it, got none`);
+  }
   return {
-    method: choiceOption<CalibrationMethod>(values, 'calibrate', ['temperature', 'platt', 'isotonic']),
-    fitPart: textOption(values, 'calibrate-on') ?? 'valid',
+    method,
+    fitPart: choiceOption(values, 'calibrate-on', parts) ?? 'valid',
     report: textOption(values, 'report'),
     save: textOption(values, 'save-calibration'),
   };
-}
-
-async function put(file: string, text: string): Promise<void> {
-  try {
-    await writeFile(file, text);
-  } catch (cause) {
-    throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be written (${(cause as Error).message})`, { cause });
-  }
 }
 
 /** Kappa, micro and macro AUROC of rows whose labels are one class each; undefined for anything else. */
@@ -74,7 +73,7 @@ export async function finishReport(
   const rows = knownRows(judged, names);
   const studies = request.method && fitting ? studyCalibration(knownRows(fitting, names), rows, request.method) : [];
   if (request.save !== undefined) {
-    await put(
+    await writeAtomically(
       request.save,
       `${JSON.stringify(
         studies.map((s) => s?.calibration.toJSON() ?? null),
@@ -93,7 +92,7 @@ export async function finishReport(
         ]
       : [];
     const title = `Evaluation of ${facts[0]?.[1] ?? 'a model'}`;
-    await put(request.report, evaluationReport({ title, facts, evaluations, rows, studies, further }));
+    await writeAtomically(request.report, evaluationReport({ title, facts, evaluations, rows, studies, further }));
   }
   return studies;
 }

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
-import { HPformerError } from '../errors';
+import type { HPformerError } from '../errors';
+import { fileError } from '../files';
 import { UsageError, write } from './command';
 
 /** File formats of scores, by file name ending. */
@@ -25,6 +26,10 @@ function digits(value: number, double: boolean): number {
  */
 export class ScoreWriter {
   private readonly temporary: string | undefined;
+  /** An interrupted run must not leave the file that it was writing. */
+  private readonly onExit = () => {
+    if (fs.existsSync(this.temporary!)) fs.rmSync(this.temporary!);
+  };
   private readonly stream: NodeJS.WritableStream;
   private failure: Error | undefined;
 
@@ -46,6 +51,7 @@ export class ScoreWriter {
       this.stream.on('error', (error) => {
         this.failure = error;
       });
+      process.once('exit', this.onExit);
     } else {
       this.stream = target;
     }
@@ -79,13 +85,16 @@ export class ScoreWriter {
       await this.abandon();
       throw this.unwritable(error as Error);
     }
+    process.off('exit', this.onExit);
   }
 
   /** Removes what was written so far. */
   async abandon(): Promise<void> {
     if (this.temporary === undefined) return;
     (this.stream as fs.WriteStream).destroy();
-    await fs.promises.rm(this.temporary, { force: true });
+    // Where it could not be made there is nothing to remove.
+    await fs.promises.rm(this.temporary, { force: true }).catch(() => undefined);
+    process.off('exit', this.onExit);
   }
 
   private async put(text: string): Promise<void> {
@@ -97,8 +106,6 @@ export class ScoreWriter {
   }
 
   private unwritable(cause: Error): HPformerError {
-    return new HPformerError('ERR_HPFORMER_FILE', `${String(this.target)}: cannot be written (${cause.message})`, {
-      cause,
-    });
+    return fileError(String(this.target), 'written', cause);
   }
 }

@@ -2,16 +2,21 @@ import { type DeepPartial, mergeConfigs } from './merge';
 import type { HPformerConfig } from './types';
 import { validateConfig } from './validate';
 
-type Overrides = DeepPartial<HPformerConfig>;
-type Preset = (overrides?: Overrides) => HPformerConfig;
+/** A published configuration with `overrides` laid over it key by key: a fresh object at each call. */
+export type Preset = (overrides?: DeepPartial<HPformerConfig>) => HPformerConfig;
 
 /** A fresh, unfrozen config each time: the published run with the overrides laid over it, validated. */
-function preset(build: () => Overrides): Preset {
+function preset(build: () => DeepPartial<HPformerConfig>): Preset {
   return (overrides) => structuredClone(validateConfig(mergeConfigs(build(), overrides))) as HPformerConfig;
 }
 
 /** Reference section 4: the published full-size health model. */
-function health(readout: 'step' | 'steps', steps: number, labels: number, link: 'sigmoid' | 'softmax'): Overrides {
+function health(
+  readout: 'step' | 'steps',
+  steps: number,
+  labels: number,
+  link: 'sigmoid' | 'softmax',
+): DeepPartial<HPformerConfig> {
   return {
     embedding: { kind: 'features', size: 76 },
     positions: { kind: 'sinusoidal', layout: 'interleaved', scaleInput: false },
@@ -40,7 +45,7 @@ interface LongRangeRun {
 }
 
 /** Reference section 3.4, the table of runs as logged. */
-function longRange(run: LongRangeRun): Overrides {
+function longRange(run: LongRangeRun): DeepPartial<HPformerConfig> {
   return {
     embedding: run.embedding,
     positions: { kind: 'sinusoidal', layout: 'halves', scaleInput: true },

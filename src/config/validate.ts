@@ -128,7 +128,10 @@ function checkTogether(config: HPformerConfig): void {
   }
   if (head.names === undefined) return;
   if (head.names.length !== head.labels) {
-    fail('config.head.names', `${head.labels} names (head.labels)`, `${head.names.length} names`);
+    throw new HPformerError(
+      'ERR_HPFORMER_CONFIG',
+      `config.head.names: expected ${head.labels} names (head.labels), got ${head.names.length}`,
+    );
   }
   const seen = new Set<string>();
   for (const name of head.names) {

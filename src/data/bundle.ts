@@ -115,7 +115,7 @@ export function writeBundle(model: Uint8Array, content: Omit<BundleContent, 'for
     provenance,
   };
   const text = JSON.stringify(all);
-  parseContent(String(name), text);
+  parseContent(typeof name === 'string' ? name : 'bundle', text);
   const { [bundleKeys.hash]: _, ...kept } = metadata;
   const withContent = { ...kept, [bundleKeys.content]: text };
   const hash = bundleHash({ tensors, metadata: withContent });

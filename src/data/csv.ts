@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { createGunzip } from 'node:zlib';
 import { HPformerError } from '../errors';
+import { reasonOf } from '../files';
 import { describe } from '../tensor/shape';
 
 /** One data row: `row` counts from 1 after the header, `fields` are in the order of the columns asked for. */
@@ -39,7 +40,7 @@ export async function* readLines(file: string): AsyncGenerator<string[]> {
     rest += decoder.decode();
   } catch (error) {
     if (error instanceof HPformerError) throw error;
-    throw fail(file, `cannot be read: ${error instanceof Error ? error.message : String(error)}`, error);
+    throw fail(file, `cannot be read (${reasonOf(error)})`, error);
   } finally {
     source.destroy();
   }

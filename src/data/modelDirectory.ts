@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs/promises';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { isBytes, pathOf, readWhole } from '../checkpoint/file';
+import { isBytes, pathOf } from '../checkpoint/file';
 import { HPformerError } from '../errors';
+import { parseJsonText, readWhole, writeAtomically } from '../files';
 import { describe } from '../tensor/shape';
 import { type Bundle, readBundle } from './bundle';
 
@@ -46,16 +47,10 @@ function wrong(where: string, message: string): HPformerError {
   return new HPformerError('ERR_HPFORMER_CHECKPOINT', `${where}: ${message}`);
 }
 
-function parseJson(where: string, bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(Buffer.from(bytes).toString('utf8'));
-  } catch (cause) {
-    throw new HPformerError('ERR_HPFORMER_FILE', `${where}: expected JSON (${(cause as Error).message})`, { cause });
-  }
-}
+const json = (where: string, bytes: Uint8Array) => parseJsonText(where, Buffer.from(bytes).toString('utf8'));
 
-function parseManifest(where: string, json: unknown): Manifest {
-  const manifest = (typeof json === 'object' && json !== null ? json : {}) as Partial<Manifest>;
+function parseManifest(where: string, value: unknown): Manifest {
+  const manifest = (typeof value === 'object' && value !== null ? value : {}) as Partial<Manifest>;
   if (manifest.format !== 'hpformer-model')
     throw wrong(where, `expected format "hpformer-model", got ${describe(manifest.format)}`);
   if (manifest.version !== manifestVersion) {
@@ -88,7 +83,13 @@ function parseManifest(where: string, json: unknown): Manifest {
  */
 export async function loadModelDirectory(directory: string): Promise<FoundModel & { bundle: Bundle }> {
   const at = path.join(directory, manifestName);
-  const manifest = parseManifest(at, parseJson(at, await readWhole(at)));
+  if (!(await fs.stat(at).catch(() => undefined))) {
+    throw new HPformerError(
+      'ERR_HPFORMER_FILE',
+      `${directory}: expected a model file, or a model directory with ${manifestName} in it, got a directory without`,
+    );
+  }
+  const manifest = parseManifest(at, json(at, await readWhole(at)));
   const contents = new Map<string, Uint8Array>();
   for (const [name, expected] of Object.entries(manifest.files)) {
     const bytes = await readWhole(path.join(directory, name));
@@ -109,14 +110,14 @@ export async function loadModelDirectory(directory: string): Promise<FoundModel 
       at,
       `bundle: expected ${describe(bundle.hash)} (of ${manifest.weights}), got ${describe(manifest.bundle)}`,
     );
-  const features = parseJson(path.join(directory, manifest.features), contents.get(manifest.features)!);
+  const features = json(path.join(directory, manifest.features), contents.get(manifest.features)!);
   if (!isDeepStrictEqual(features, bundle.features)) {
     throw wrong(
       path.join(directory, manifest.features),
       `expected the feature recipe inside ${manifest.weights}, got another one`,
     );
   }
-  const config = parseJson(path.join(directory, manifest.config), contents.get(manifest.config)!);
+  const config = json(path.join(directory, manifest.config), contents.get(manifest.config)!);
   return { where: directory, bytes, config, bundle };
 }
 
@@ -174,6 +175,6 @@ export async function writeManifest(
     bundle: bundle.hash,
     files,
   };
-  await fs.writeFile(path.join(directory, manifestName), `${JSON.stringify(manifest, null, 2)}\n`);
+  await writeAtomically(path.join(directory, manifestName), `${JSON.stringify(manifest, null, 2)}\n`);
   return manifest;
 }

@@ -48,7 +48,7 @@ export function devices(): DeviceInfo[] {
       memory: 0,
       level: '',
     },
-    precisions: ['float32'],
+    precisions: ['float64'],
   };
   const cpus = found.filter(({ kind }) => kind === 'cpu').length;
   return [...found.slice(0, cpus), reference, ...found.slice(cpus)];

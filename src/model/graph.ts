@@ -1,6 +1,7 @@
 import { parameterShapes } from '../checkpoint/names';
 import { segmentsOf } from '../config/segments';
 import type { HPformerConfig } from '../config/types';
+import { align } from './align';
 
 /** What a node of the graph does. */
 export type GraphNodeKind = 'embed' | 'tdhp' | 'layer' | 'readout' | 'head';
@@ -203,13 +204,7 @@ class Graph implements ModelGraph {
       `${node.flops(1, l)} FLOPs`,
       `${node.bytes(1, l)} bytes`,
     ]);
-    const widths = cells[0]!.map((_, c) => Math.max(...cells.map((row) => row[c]!.length)));
-    const lines = cells.map((row) =>
-      row
-        .map((cell, c) => cell.padEnd(widths[c]!))
-        .join('  ')
-        .trimEnd(),
-    );
+    const lines = align(cells, [3, 4, 5]);
     const keys = this.edges.filter((edge) => edge.kind === 'keys');
     const shared = keys.map(
       (edge) => `${edge.name} [${edge.dims(1, l).join(', ')}]: ${edge.from} -> ${edge.to.join(', ')}`,

@@ -16,7 +16,7 @@ import { Tensor } from '../tensor/tensor';
 import { createNative } from './devices';
 import { mainFeed, type PreparedFeeds, prepareFeeds, secondFeed } from './feeds';
 import { buildGraph, type ModelGraph } from './graph';
-import { checkInteger, checkSignal, type ResolvedOptions, resolveOptions } from './options';
+import { checkInteger, checkShape, checkSignal, type ResolvedOptions, resolveOptions } from './options';
 import { checkOutputs, defaultOutputs, type PreparedRun, prepareRun, traceOutputs } from './outputs';
 import { buildPlan, type Plan, type PlanContext } from './plan';
 import { mapInOrder, type Source } from './stream';
@@ -243,7 +243,7 @@ export class HPformer {
 
   /** Runs zeros of a shape once, so that the first real batch of that shape finds its memory ready. */
   async warmup(shape: Shape): Promise<void> {
-    this.#check(shape);
+    this.#check(undefined);
     await this.run(zeroFeeds(this.config, shape));
   }
 
@@ -339,11 +339,7 @@ function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): 
 
 /** Feeds of zeros (a token that is not padding) of a shape. */
 function zeroFeeds(config: HPformerConfig, shape: Shape): Feeds {
-  const { batch, steps, steps2 = steps } = shape;
-  const limit = 2147483647;
-  checkInteger('batch', batch, 1, limit);
-  checkInteger('steps', steps, 1, limit);
-  checkInteger('steps2', steps2, 1, limit);
+  const { batch, steps, steps2 } = checkShape('warmup', shape);
   const { embedding } = config;
   const make = (length: number): Tensor => {
     if (embedding.kind === 'tokens') {

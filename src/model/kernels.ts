@@ -9,22 +9,27 @@ import { Tensor } from '../tensor/tensor';
 import { defaultMaxBytes } from './options';
 import type { FeedValue, RealTensor } from './types';
 
-/** Dims of a kernel's tensor: a size by name (bound by the first tensor that has it, or an option), `2*size`, or a number. */
-type Dims = readonly (string | number)[];
+/** KernelDims of a kernel's tensor: a size by name (bound by the first tensor that has it, or an option), `2*size`, or a number. */
+export type KernelDims = readonly (string | number)[];
 
-interface KernelSpec {
+/** Which tensors and options a kernel takes, and what it returns. A dim is a size by name, `2*size`, or a number. */
+export interface KernelSignature {
+  /** What the kernel computes. */
   doc: string;
-  inputs: Readonly<Record<string, Dims>>;
+  /** Tensors that it needs, with their dims. */
+  inputs: Readonly<Record<string, KernelDims>>;
   /** Further inputs that depend on a choice: option name → its value → tensors. */
-  inputsBy?: Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, Dims>>>>>>;
-  optional?: Readonly<Record<string, Dims>>;
-  /** Inputs that are integers. */
+  inputsBy?: Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, KernelDims>>>>>>;
+  /** Tensors that it takes where they are given. */
+  optional?: Readonly<Record<string, KernelDims>>;
+  /** KernelInputs that are integers. */
   integerInputs?: readonly string[];
-  /** Options that are integers of at least `[0]`, with a default where `[1]` is one. */
+  /** KernelOptions that are integers of at least `[0]`, with a default where `[1]` is one. */
   integers?: Readonly<Record<string, readonly [minimum: number, fallback?: number]>>;
-  /** Options that are names, sent as their ordinals (src/native/spec.ts). */
+  /** KernelOptions that are names, sent as their ordinals (src/native/spec.ts). */
   choices?: Readonly<Record<string, keyof typeof ordinals>>;
-  outputs: Readonly<Record<string, Dims>>;
+  /** Tensors that it returns. */
+  outputs: Readonly<Record<string, KernelDims>>;
 }
 
 const rows = ['batch', 'steps', 'hidden'] as const;
@@ -43,7 +48,7 @@ const cut = { segments: [1], length: [1] } as const;
  * `extraSegmentAttention`, `intraSegmentAttention`, `fusion`, `keyAttention`, `dense` and `norm` are the single steps;
  * `tdhp`, `layer` and `head` are whole stages. Sources: reference sections 1 to 3.
  */
-const table: Readonly<Record<KernelName, KernelSpec>> = {
+const table: Readonly<Record<KernelName, KernelSignature>> = {
   embed: {
     doc: 'Embedding, positions, optional LayerNorm (normWeight, normBias); rows of padding tokens are 0.',
     inputs: {},
@@ -149,15 +154,17 @@ export type KernelName =
   | 'layer'
   | 'head';
 
-type Inputs = Readonly<Record<string, FeedValue>>;
-type Options = Readonly<Record<string, number | string | boolean>>;
+/** Tensors by name. */
+export type KernelInputs = Readonly<Record<string, FeedValue>>;
+/** Options by name; `device` is `cpu` (default) or `cuda:<n>`. */
+export type KernelOptions = Readonly<Record<string, number | string | boolean>>;
 
 /** A kernel as a function on tensors; runs on the calling thread. */
-export type Kernel = ((inputs: Inputs, options?: Options) => Record<string, RealTensor>) & {
+export type Kernel = ((inputs: KernelInputs, options?: KernelOptions) => Record<string, RealTensor>) & {
   /** What it computes. */
   readonly doc: string;
-  /** Dims of its tensors, and its options. */
-  readonly signature: Readonly<KernelSpec>;
+  /** KernelDims of its tensors, and its options. */
+  readonly signature: Readonly<KernelSignature>;
 };
 
 function fail(code: 'SHAPE' | 'TYPE' | 'RANGE' | 'INPUT' | 'LIMIT', message: string): never {
@@ -174,7 +181,7 @@ function sizeOf(sizes: Map<string, number>, dim: string | number, actual: number
 
 function readOptions(
   name: string,
-  spec: KernelSpec,
+  spec: KernelSignature,
   options: Readonly<Record<string, unknown>>,
   sizes: Map<string, number>,
 ): void {
@@ -187,27 +194,28 @@ function readOptions(
     const given = options[key] ?? fallback;
     const value = typeof given === 'boolean' ? Number(given) : given;
     if (!Number.isSafeInteger(value) || (value as number) < minimum) {
-      fail('RANGE', `kernels.${name}: expected ${key} as an integer of at least ${minimum}, got ${describe(given)}`);
+      fail('RANGE', `kernels.${name}: ${key}: expected an integer of at least ${minimum}, got ${describe(given)}`);
     }
     sizes.set(key, value as number);
   }
   for (const [key, family] of Object.entries(spec.choices ?? {})) {
     const names: readonly string[] = ordinals[family];
     const index = names.indexOf(options[key] as string);
-    if (index < 0) fail('RANGE', `kernels.${name}: expected ${key} ${names.join(', ')}, got ${describe(options[key])}`);
+    if (index < 0)
+      fail('RANGE', `kernels.${name}: ${key}: expected one of ${names.join(', ')}, got ${describe(options[key])}`);
     sizes.set(key, index);
   }
 }
 
 /** The inputs that these options ask for. */
-function requiredInputs(spec: KernelSpec, options: Readonly<Record<string, unknown>>): Record<string, Dims> {
+function requiredInputs(spec: KernelSignature, options: Readonly<Record<string, unknown>>): Record<string, KernelDims> {
   const chosen = Object.entries(spec.inputsBy ?? {}).map(([option, byValue]) => byValue[options[option] as string]);
   return Object.assign({}, spec.inputs, ...chosen);
 }
 
 function makeKernel(name: KernelName): Kernel {
-  const spec: KernelSpec = table[name];
-  const run = (inputs: Inputs, options: Options = {}) => compute(name, inputs, options);
+  const spec: KernelSignature = table[name];
+  const run = (inputs: KernelInputs, options: KernelOptions = {}) => compute(name, inputs, options);
   return Object.freeze(Object.assign(run, { doc: spec.doc, signature: spec }));
 }
 
@@ -215,16 +223,23 @@ function makeKernel(name: KernelName): Kernel {
 function ordinalOf(name: string, device: unknown): number | undefined {
   if (device === undefined || device === 'cpu') return undefined;
   const ordinal = typeof device === 'string' ? /^cuda:(\d{1,4})$/.exec(device) : null;
-  if (ordinal === null) fail('RANGE', `kernels.${name}: expected device cpu or cuda:<n>, got ${describe(device)}`);
+  if (ordinal === null) fail('RANGE', `kernels.${name}: device: expected cpu or cuda:<n>, got ${describe(device)}`);
   return Number(ordinal[1]);
 }
 
 /** Checks a call, runs it, and returns its tensors. `times`: see NativeAddon.kernel. */
-function compute(name: KernelName, inputs: Inputs, options: Options, times?: Float64Array): Record<string, RealTensor> {
-  const spec: KernelSpec = table[name];
-  const device = ordinalOf(name, options.device);
+function compute(
+  name: KernelName,
+  inputs: KernelInputs,
+  options: KernelOptions,
+  times?: Float64Array,
+): Record<string, RealTensor> {
+  const spec: KernelSignature = table[name];
   if (typeof inputs !== 'object' || inputs === null)
     fail('TYPE', `kernels.${name}: expected tensors by name, got ${describe(inputs)}`);
+  if (typeof options !== 'object' || options === null)
+    fail('TYPE', `kernels.${name}: expected options by name, got ${describe(options)}`);
+  const device = ordinalOf(name, options.device);
   const sizes = new Map<string, number>();
   readOptions(name, spec, options, sizes);
   const required = requiredInputs(spec, options);
@@ -249,8 +264,10 @@ function compute(name: KernelName, inputs: Inputs, options: Options, times?: Flo
     if (!integers) double ??= tensor.type === 'float64';
     if (!integers && double !== (tensor.type === 'float64'))
       fail('TYPE', `${where}: expected float64 for all tensors or for none, got ${tensor.type}`);
-    const expected = dims.map((dim, i) => sizeOf(sizes, dim, tensor.dims[i] ?? 0));
-    if (expected.length !== tensor.dims.length || expected.some((size, i) => size !== tensor.dims[i] || size < 1)) {
+    if (dims.length !== tensor.dims.length)
+      fail('SHAPE', `${where}: expected [${dims.join(', ')}], got [${tensor.dims.join(', ')}]`);
+    const expected = dims.map((dim, i) => sizeOf(sizes, dim, tensor.dims[i]!));
+    if (expected.some((size, i) => size !== tensor.dims[i] || size < 1)) {
       fail(
         'SHAPE',
         `${where}: expected [${dims.join(', ')}] = [${expected.join(', ')}], got [${tensor.dims.join(', ')}]`,
@@ -272,7 +289,8 @@ function compute(name: KernelName, inputs: Inputs, options: Options, times?: Flo
     outputs[key] = double ? new Float64Array(count) : new Float32Array(count);
   }
   const { code, message } = loadAddon().kernel(name, Object.fromEntries(sizes), arrays, outputs, device, times);
-  if (code !== 0) throw statusError(code, `kernels.${name}: ${message}`);
+  // Native messages begin with the kernel's name, too.
+  if (code !== 0) throw statusError(code, `kernels.${name}: ${message.replace(`${name}.`, '')}`);
   const results: Record<string, RealTensor> = {};
   for (const key of Object.keys(outputs))
     results[key] = new Tensor(double ? 'float64' : 'float32', outputs[key]!, shapes[key]!);
@@ -285,8 +303,8 @@ function compute(name: KernelName, inputs: Inputs, options: Options, times?: Flo
  */
 export function timeOnDevice(
   name: KernelName,
-  inputs: Inputs,
-  options: Options & { device: `cuda:${number}` },
+  inputs: KernelInputs,
+  options: KernelOptions & { device: `cuda:${number}` },
   repetitions: number,
 ): { results: Record<string, RealTensor>; times: Float64Array } {
   const times = new Float64Array(repetitions);

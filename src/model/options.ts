@@ -1,6 +1,13 @@
 import { HPformerError } from '../errors';
 import { describe } from '../tensor/shape';
-import { type DeviceRequest, type ModelOptions, type Precision, type RewriteName, rewriteNames } from './types';
+import {
+  type DeviceRequest,
+  type ModelOptions,
+  type Precision,
+  type RewriteName,
+  rewriteNames,
+  type Shape,
+} from './types';
 
 /** Load options, checked and completed. */
 export interface ResolvedOptions {
@@ -101,6 +108,24 @@ export function checkInteger(where: string, value: unknown, minimum: number, max
       `${where}: expected an integer from ${minimum} to ${maximum}, got ${value}`,
     );
   }
+}
+
+/** Sizes travel as int32. */
+const int32Max = 2147483647;
+
+/**
+ * A shape to plan or warm up for, completed.
+ * @throws HPformerError `ERR_HPFORMER_TYPE`, `ERR_HPFORMER_RANGE`.
+ */
+export function checkShape(where: string, shape: Shape): Required<Shape> {
+  if (typeof shape !== 'object' || shape === null) {
+    throw new HPformerError('ERR_HPFORMER_TYPE', `${where}: expected { batch, steps }, got ${describe(shape)}`);
+  }
+  const { batch, steps, steps2 = steps } = shape;
+  checkInteger('batch', batch, 1, int32Max);
+  checkInteger('steps', steps, 1, int32Max);
+  checkInteger('steps2', steps2, 1, int32Max);
+  return { batch, steps, steps2 };
 }
 
 /** @throws HPformerError `ERR_HPFORMER_TYPE` when it is neither undefined nor an AbortSignal (of any realm). */

@@ -1,9 +1,8 @@
 import { type Segments, segmentsOf } from '../config/segments';
 import type { HPformerConfig } from '../config/types';
-import { HPformerError } from '../errors';
-import { describe } from '../tensor/shape';
+import { align } from './align';
 import { buildGraph, layerRowFlops } from './graph';
-import { checkInteger } from './options';
+import { checkInteger, checkShape } from './options';
 import { type PlanShape, type Precision, type RewriteName, rewriteNames } from './types';
 
 /** One exact rewrite: whether it is used for this shape, why, and what it saves for the whole batch. */
@@ -97,14 +96,15 @@ export class Plan implements PlanJSON {
       `${quantity(n.flops)}FLOP`,
       `${quantity(n.bytes)}B`,
     ]);
+    const saved = (value: number, unit: string) => (value === 0 ? '–' : `-${quantity(value)}${unit}`);
     const rewrites = this.rewrites.map((r) => [
       r.name,
       r.applies ? 'yes' : 'no',
-      `-${quantity(r.savedFlops)}FLOP`,
-      `-${quantity(r.savedBytes)}B`,
+      saved(r.savedFlops, 'FLOP'),
+      saved(r.savedBytes, 'B'),
       r.reason,
     ]);
-    return [...head, '', ...align(nodes), '', ...align(rewrites)].join('\n');
+    return [...head, '', ...align(nodes, [2, 3]), '', ...align(rewrites, [2, 3])].join('\n');
   }
 
   /** A flowchart of the nodes with their costs; K_comp drawn as the one thick edge per sequence. */
@@ -147,14 +147,8 @@ const longestAbsorbed = 2048;
  * @throws HPformerError `ERR_HPFORMER_TYPE`, `_RANGE` for the shape, `_SHAPE` where the segment rule has no answer.
  */
 export function buildPlan(config: HPformerConfig, shape: PlanShape, context: PlanContext): Plan {
-  if (typeof shape !== 'object' || shape === null) {
-    throw new HPformerError('ERR_HPFORMER_TYPE', `plan: expected { batch, steps }, got ${describe(shape)}`);
-  }
-  const limit = 2147483647;
-  const { batch, steps, steps2 = steps, rows = config.readout === 'step' ? 1 : steps } = shape;
-  checkInteger('batch', batch, 1, limit);
-  checkInteger('steps', steps, 1, limit);
-  checkInteger('steps2', steps2, 1, limit);
+  const { batch, steps, steps2 } = checkShape('plan', shape);
+  const { rows = config.readout === 'step' ? 1 : steps } = shape;
   checkInteger('rows', rows, config.readout === 'step' ? 0 : steps, steps);
   const two = config.sequences === 2;
   const lengths = two ? [steps, steps2] : [steps];
@@ -337,9 +331,4 @@ function quantity(value: number): string {
     unit++;
   }
   return `${unit === 0 ? scaled : scaled.toPrecision(3)} ${units[unit]}`;
-}
-
-function align(rows: string[][]): string[] {
-  const widths = rows[0]!.map((_, c) => Math.max(...rows.map((row) => row[c]!.length)));
-  return rows.map((row) => row.map((cell, c) => (c === row.length - 1 ? cell : cell.padEnd(widths[c]!))).join('  '));
 }

@@ -1,6 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import { HPformerError } from '../errors';
 import { describe } from '../tensor/shape';
+import { checkInteger } from './options';
 
 /** Batches in flight or waiting for the consumer when nothing else is asked for. */
 export const defaultConcurrency = 4;
@@ -24,12 +25,7 @@ export async function* mapInOrder<T, R>(
   options: { concurrency?: number | undefined; signal?: AbortSignal | undefined },
 ): AsyncGenerator<R, void, undefined> {
   const { concurrency = defaultConcurrency, signal } = options;
-  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 1024) {
-    throw new HPformerError(
-      'ERR_HPFORMER_RANGE',
-      `concurrency: expected an integer from 1 to 1024, got ${describe(concurrency)}`,
-    );
-  }
+  checkInteger('concurrency', concurrency, 1, 1024);
   const iterator = open(source);
   const inner = new AbortController();
   // One listener for every item in flight is no leak: Node would warn on stderr from the eleventh on.

@@ -8,7 +8,17 @@ export type Precision = 'float32' | 'bfloat16';
 /** Where a model runs. `auto`: CUDA where it works, else the CPU, with the reason in `devices()`. */
 export type DeviceRequest = 'auto' | 'cpu' | 'reference' | 'cuda' | `cuda:${number}` | 'cuda:all';
 
-/** The exact rewrites of the computation, each of which can be switched off by name. */
+/** Name of one exact rewrite of the computation (docs/concepts.md); each can be switched off by the load option `rewrites`. */
+export type RewriteName =
+  | 'depthFirst'
+  | 'readoutPruning'
+  | 'absorbedEmbedding'
+  | 'zeroRowsClosedForm'
+  | 'tokenTables'
+  | 'foldedOutput'
+  | 'foldedWeights';
+
+/** All of them in the order of binding/contract/plan.h. */
 export const rewriteNames = [
   'depthFirst',
   'readoutPruning',
@@ -17,10 +27,7 @@ export const rewriteNames = [
   'tokenTables',
   'foldedOutput',
   'foldedWeights',
-] as const;
-
-/** Name of one exact rewrite. */
-export type RewriteName = (typeof rewriteNames)[number];
+] as const satisfies readonly RewriteName[];
 
 /** Options of `HPformer.create`, and of `HPformer.load` except `config`. */
 export interface ModelOptions {
@@ -161,5 +168,6 @@ export interface DeviceInfo {
   memory: number;
   /** Instruction set level in use (cpu) or compute capability (cuda). */
   level: string;
-  precisions: readonly Precision[];
+  /** What {@link HPformer.precision} may be on it; empty where it is not available. */
+  precisions: readonly (Precision | 'float64')[];
 }

@@ -43,10 +43,10 @@ export function readTensor(
     const data = value as ArrayLike<number>;
     return { type, data, dims: bareDims(data.length, array) };
   }
-  if (typeof value !== 'object' || value === null) {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new HPformerError(
       'ERR_HPFORMER_TYPE',
-      `${where}: expected a tensor { type, data, dims }, got ${describe(value)}`,
+      `${where}: expected a tensor { type, data, dims } or a typed array, got ${describe(value)}`,
     );
   }
   let read: TensorLike;

@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -306,3 +306,18 @@ describe('hpformer doctor', () => {
     expect(run.stderr).toBe('');
   });
 });
+
+test('an interrupted predict leaves nothing behind and an earlier file as it was', async () => {
+  const own = fs.mkdtempSync(path.join(os.tmpdir(), 'hpformer-interrupt-'));
+  const out = path.join(own, 'scores.csv');
+  fs.writeFileSync(out, 'earlier');
+  const args = ['predict', mortality, data, '--out', out];
+  const child = spawn(process.execPath, [path.join(root, 'dist/cli/main.js'), ...args], { stdio: 'ignore' });
+  const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+  while (fs.readdirSync(own).length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+  child.kill('SIGINT');
+  expect(await ended).toBe(130);
+  expect(fs.readdirSync(own)).toEqual(['scores.csv']);
+  expect(fs.readFileSync(out, 'utf8')).toBe('earlier');
+  fs.rmSync(own, { recursive: true });
+}, 60000);

@@ -26,7 +26,7 @@ import {
   readListFile,
 } from '../../src/data/health';
 import { DropReport } from '../../src/data/health/arrays';
-import { readPrepared } from '../../src/data/health/prepare';
+import { readPrepared } from '../../src/data/health/prepared';
 import { parseRecipe } from '../../src/data/nafld';
 import { HPformerError } from '../../src/errors';
 import { decode } from '../unit/onnx/interpreter';

@@ -1,5 +1,6 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
+import { checkList } from '../metrics/binary';
 
 /** How raw probabilities become calibrated ones. */
 export type CalibrationMethod = 'temperature' | 'platt' | 'isotonic';
@@ -29,6 +30,8 @@ function wrong(message: string): HPformerError {
 
 /** Checks 0/1 labels against probabilities, both classes present. */
 function checkRows(labels: ArrayLike<number | boolean>, probabilities: ArrayLike<number>): Float64Array {
+  checkList('calibration', 'labels', labels);
+  checkList('calibration', 'probabilities', probabilities);
   if (labels.length !== probabilities.length || labels.length === 0) {
     throw wrong(
       `expected one probability per label, got ${labels.length} labels and ${probabilities.length} probabilities`,
@@ -273,6 +276,8 @@ export function reliability(
   probabilities: ArrayLike<number>,
   options: { bins?: number; strategy?: 'width' | 'count' } = {},
 ): Reliability {
+  checkList('reliability', 'labels', labels);
+  checkList('reliability', 'probabilities', probabilities);
   const { bins = 10, strategy = 'width' } = options;
   if (!Number.isInteger(bins) || bins < 1 || bins > 10000) {
     throw new HPformerError('ERR_HPFORMER_RANGE', `reliability: bins: expected 1…10000, got ${describe(bins)}`);

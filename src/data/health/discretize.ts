@@ -49,7 +49,7 @@ export interface DiscretizedEpisode {
   skipped: number;
 }
 
-/** Readings of one stay in time order, from any source; see {@link binReadings}. */
+/** Readings of one stay in time order, from any source. */
 export interface ReadingSource {
   /** Time of each row in hours. */
   readonly hours: ArrayLike<number>;
@@ -87,6 +87,7 @@ const optionNames = new Set(['step', 'fill', 'start', 'masks', 'end', 'unknown',
 
 /** Checks discretiser options. @throws HPformerError `ERR_HPFORMER_RANGE`. */
 export function checkDiscretizeOptions(options: DiscretizeOptions): CheckedOptions {
+  if (typeof options !== 'object' || options === null) throw wrongOption('options', 'an object', options);
   for (const name of Object.keys(options)) {
     if (!optionNames.has(name)) {
       throw wrongOption('options', `only ${[...optionNames].join(', ')}`, name);
@@ -152,10 +153,12 @@ export function binGrid(source: ReadingSource, options: CheckedOptions): BinGrid
     for (let i = 1; i < rows; i++) if (hours[i]! > last) last = hours[i]!;
   }
   const length = last - first;
-  const bins = Math.trunc(length / step + 1.0 - eps);
-  if (!(bins >= 0 && bins <= 0x7fffffff / (valueColumns + variableCount))) {
+  const bins = Math.trunc(length / step + 1.0 - eps) + 0; // no negative zero
+  if (!(bins >= 0))
     throw bad(`${options.file}: expected an end after the start, got ${length} hours from start to end`);
-  }
+  const most = Math.floor(0x7fffffff / (valueColumns + variableCount));
+  if (bins > most)
+    throw bad(`${options.file}: expected at most ${most} bins, got ${bins}: ${length} hours in steps of ${step}`);
   return { first, length, step, bins };
 }
 

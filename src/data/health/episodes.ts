@@ -1,6 +1,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { HPformerError } from '../../errors';
+import { fileError } from '../../files';
 import { type DropReport, type EpisodeInput, episodeFromBytes } from './arrays';
 import type { CrewJob } from './crew';
 import { readBytesSync } from './files';
@@ -36,7 +37,7 @@ export async function* inputFiles(inputs: readonly string[]): AsyncGenerator<str
     try {
       directory = (await stat(input)).isDirectory();
     } catch (cause) {
-      throw new HPformerError('ERR_HPFORMER_FILE', `${input}: cannot be read (${(cause as Error).message})`, { cause });
+      throw fileError(input, 'read', cause);
     }
     if (!directory) {
       if (!extensions.includes(path.extname(input))) {

@@ -17,6 +17,7 @@ export const attentionNotice =
 /** What explaining needs of a model. */
 export interface ExplainableModel {
   readonly config: HPformerConfig;
+  /** As `HPformer.run`. */
   run(feeds: Feeds, options: { outputs: readonly string[] }): Promise<Results>;
 }
 

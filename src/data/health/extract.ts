@@ -334,6 +334,12 @@ function readDiagnoses(table: Table, published: boolean): Map<number, Set<string
  * reference stops.
  */
 export function extractSubject(tables: SubjectTables): ExtractedSubject {
+  if (typeof tables !== 'object' || tables === null) {
+    throw new HPformerError(
+      'ERR_HPFORMER_TYPE',
+      `extractSubject: expected { events, stays, diagnoses }, got ${describe(tables)}`,
+    );
+  }
   const published = checkCompat('extractSubject', tables.compat) === 'published';
   const stayTable = new Table(tables.stays, 'stays', [
     'subject_id',

@@ -1,24 +1,5 @@
 import { closeSync, openSync, readSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
-import { HPformerError } from '../../errors';
-
-/** Reads a text file. @throws HPformerError `ERR_HPFORMER_FILE`. */
-export async function readText(file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8');
-  } catch (cause) {
-    throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (${(cause as Error).message})`, { cause });
-  }
-}
-
-/** Reads a file. @throws HPformerError `ERR_HPFORMER_FILE`. */
-export async function readBytes(file: string): Promise<Buffer> {
-  try {
-    return await readFile(file);
-  } catch (cause) {
-    throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (${(cause as Error).message})`, { cause });
-  }
-}
+import { fileError } from '../../files';
 
 // Grows to the largest file read; episode files are a few kilobytes.
 let scratch = Buffer.allocUnsafe(1 << 16);
@@ -45,18 +26,8 @@ export function borrowBytesSync(file: string): Buffer {
       size += read;
     }
   } catch (cause) {
-    throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (${(cause as Error).message})`, { cause });
+    throw fileError(file, 'read', cause);
   } finally {
     if (opened !== undefined) closeSync(opened);
-  }
-}
-
-/** Reads a JSON file. @throws HPformerError `ERR_HPFORMER_FILE`. */
-export async function readJsonFile(file: string): Promise<unknown> {
-  const text = await readText(file);
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new HPformerError('ERR_HPFORMER_FILE', `${file}: expected JSON (${(cause as Error).message})`, { cause });
   }
 }

@@ -2,6 +2,17 @@
  * `hpformer/health`: the published health-benchmark pipeline (raw events → episodes → arrays → labels), its metrics and losses,
  * calibration, bundles, other row formats, explanations and prediction records. See docs/health.md.
  */
+export type { Bundle, BundleContent } from '../bundle';
+export type { Figure, LabelEvaluation, Predictions } from '../evaluation';
+export type {
+  BinaryMetrics,
+  BinaryRanking,
+  BootstrapOptions,
+  ClassScores,
+  Interval,
+  MulticlassMetrics,
+  ThresholdPoint,
+} from '../metrics';
 export {
   type BinnedEpisode,
   type BinOptions,
@@ -33,10 +44,17 @@ export {
   reliability,
 } from './calibration';
 export type { CrewOptions } from './crew';
-export { type DiscretizedEpisode, type DiscretizeOptions, discretize, type Fill } from './discretize';
+export {
+  type DiscretizedEpisode,
+  type DiscretizeOptions,
+  discretize,
+  type Fill,
+  type ReadingSource,
+} from './discretize';
 export { type EpisodeReadOptions, inputFiles, openEpisodes } from './episodes';
 export {
   attentionNotice,
+  type ExplainableModel,
   type ExplainOptions,
   type Explanation,
   explainEpisode,
@@ -64,14 +82,15 @@ export {
   type NormalizerJSON,
   type NormalizerKind,
   type NormalizerOptions,
+  type NormalizerRows,
 } from './normalizer';
 export {
   fitNormalizer,
   type PrepareArraysOptions,
   type PreparedManifest,
   prepareArrays,
-  readPrepared,
 } from './prepare';
+export { readPrepared } from './prepared';
 export { type PredictionRecord, predictionRecord, type RecordContext, RecordWriter } from './record';
 export {
   type CalibrationStudy,

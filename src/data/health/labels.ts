@@ -90,7 +90,7 @@ function place(where: string, samples: readonly LabelSample[], check: (label: nu
 }
 
 function finish(placed: Placed, labels: ArrayLike<number>, options: LabelOptions, compat: Compat): StepLabels {
-  const { steps = 504 } = options;
+  const { steps = 504 } = options ?? {};
   if (!Number.isInteger(steps) || steps < 1) {
     throw new HPformerError(
       'ERR_HPFORMER_RANGE',
@@ -118,7 +118,7 @@ function finish(placed: Placed, labels: ArrayLike<number>, options: LabelOptions
  * @throws HPformerError `ERR_HPFORMER_INPUT` for no samples, labels other than 0 and 1, or (published, as there) fewer than 5 steps.
  */
 export function decompensationLabels(samples: readonly LabelSample[], options: LabelOptions = {}): StepLabels {
-  const compat = checkCompat('decompensation labels', options.compat);
+  const compat = checkCompat('decompensation labels', options?.compat);
   const placed = place('decompensation labels', samples, (label) =>
     label === 0 || label === 1 ? undefined : '0 or 1',
   );
@@ -138,7 +138,7 @@ export function decompensationLabels(samples: readonly LabelSample[], options: L
  * @throws HPformerError `ERR_HPFORMER_INPUT` for no samples, labels that are not finite, or (published, as there) fewer than 5 steps.
  */
 export function lengthOfStayLabels(samples: readonly LabelSample[], options: LabelOptions = {}): StepLabels {
-  const compat = checkCompat('length-of-stay labels', options.compat);
+  const compat = checkCompat('length-of-stay labels', options?.compat);
   const placed = place('length-of-stay labels', samples, (label) =>
     typeof label === 'number' && Number.isFinite(label) ? undefined : 'a number of remaining hours',
   );

@@ -24,7 +24,7 @@ export interface NormalizerJSON {
   version: 1;
   columns: NormalizerKind;
   width: number;
-  /** Rows seen in fitting; 0 when not known. */
+  /** NormalizerRows seen in fitting; 0 when not known. */
   n_samples_seen: number;
   /** Column names, where known. */
   names?: string[];
@@ -34,17 +34,23 @@ export interface NormalizerJSON {
   scale: number[];
 }
 
-type Rows = ArrayLike<number> | { readonly values: ArrayLike<number>; readonly dims?: readonly number[] };
+/** Rows of one episode: the numbers alone, or with their dims as `discretize` returns them. */
+export type NormalizerRows =
+  | ArrayLike<number>
+  | { readonly values: ArrayLike<number>; readonly dims?: readonly number[] };
 
 function wrong(message: string): HPformerError {
   return new HPformerError('ERR_HPFORMER_INPUT', `normalizer: ${message}`);
 }
 
-function rowsOf(value: Rows): { data: ArrayLike<number>; width: number | undefined } {
+function rowsOf(value: NormalizerRows): { data: ArrayLike<number>; width: number | undefined } {
   if (value !== null && typeof value === 'object' && 'values' in value && typeof value.values !== 'function') {
     return { data: value.values as ArrayLike<number>, width: (value.dims as readonly number[] | undefined)?.at(-1) };
   }
-  return { data: value as ArrayLike<number>, width: undefined };
+  const data = value as ArrayLike<number> | null | undefined;
+  if (typeof data !== 'object' || !Number.isSafeInteger(data?.length))
+    throw wrong(`expected rows of numbers, got ${describe(value)}`);
+  return { data: data!, width: undefined };
 }
 
 /**
@@ -152,7 +158,9 @@ export class Normalizer {
    * @param episodes arrays of rows (`width` numbers each) or discretised episodes.
    * @throws HPformerError `ERR_HPFORMER_INPUT` for no rows, infinities or a width that does not fit.
    */
-  static fit(episodes: Iterable<Rows>, options: NormalizerOptions = {}): Normalizer {
+  static fit(episodes: Iterable<NormalizerRows>, options: NormalizerOptions = {}): Normalizer {
+    if (typeof (episodes as Partial<Iterable<unknown>> | null | undefined)?.[Symbol.iterator] !== 'function')
+      throw wrong(`fit: expected an iterable of episodes, got ${describe(episodes)}`);
     const fitter = new NormalizerFitter(options);
     for (const episode of episodes) fitter.add(episode);
     return fitter.finish();
@@ -225,7 +233,7 @@ export class Normalizer {
    * @param values rows of `width` numbers, or a discretised episode.
    * @throws HPformerError `ERR_HPFORMER_SHAPE` when the length is no multiple of the width.
    */
-  apply(values: Rows): Float64Array {
+  apply(values: NormalizerRows): Float64Array {
     const { data, width } = rowsOf(values);
     const own = this.width;
     if (data.length % own !== 0 || (width !== undefined && width !== own)) {
@@ -256,7 +264,7 @@ export class NormalizerFitter {
   private rows = 0;
 
   constructor(options: NormalizerOptions = {}) {
-    const { columns = 'all', width = 76, names } = options;
+    const { columns = 'all', width = 76, names } = options ?? {};
     if (columns !== 'all' && columns !== 'numeric') {
       throw new HPformerError(
         'ERR_HPFORMER_RANGE',
@@ -276,7 +284,7 @@ export class NormalizerFitter {
   }
 
   /** Adds the rows of one episode. */
-  add(episode: Rows): void {
+  add(episode: NormalizerRows): void {
     const { data, width } = rowsOf(episode);
     const own = this.moments.width;
     if (data.length % own !== 0 || (width !== undefined && width !== own)) {

@@ -1,8 +1,8 @@
 import { type FileHandle, open } from 'node:fs/promises';
-import { HPformerError } from '../../errors';
+import { fileError } from '../../files';
 
 const types = { float32: '<f4', float64: '<f8', int32: '<i4', uint8: '|u1' } as const;
-/** Bytes before the numbers in files that are written here. */
+/** Bytes before the first row. */
 export const npyHeaderBytes = 128;
 const gatherBytes = 1 << 20;
 
@@ -31,9 +31,7 @@ export class NpyWriter {
       await file.write(Buffer.alloc(npyHeaderBytes, 0x20));
       return new NpyWriter(file, path, type, rowDims);
     } catch (cause) {
-      throw new HPformerError('ERR_HPFORMER_FILE', `${path}: cannot be written (${(cause as Error).message})`, {
-        cause,
-      });
+      throw fileError(path, 'written', cause);
     }
   }
 
@@ -56,9 +54,7 @@ export class NpyWriter {
     try {
       await this.file.writeFile(bytes);
     } catch (cause) {
-      throw new HPformerError('ERR_HPFORMER_FILE', `${this.path}: cannot be written (${(cause as Error).message})`, {
-        cause,
-      });
+      throw fileError(this.path, 'written', cause);
     }
   }
 

@@ -1,18 +1,14 @@
-import { createWriteStream } from 'node:fs';
-import { mkdir, open, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { HPformerError } from '../../errors';
-import { describe } from '../../tensor/shape';
-import type { BinOptions } from './arrays';
-import { DropReport, type PreparedEpisode } from './arrays';
+import { makeFolder, readText, TextWriter, writeAtomically } from '../../files';
+import { type BinOptions, DropReport } from './arrays';
 import { healthFeatures, preprocessingHash } from './bundle';
 import { type CrewJob, type CrewOptions, runStage } from './crew';
 import { countFiles, episodeJobs } from './episodes';
-import { readBytes, readJsonFile, readText } from './files';
 import { type Compat, decompensationLabels, lengthOfStayLabels } from './labels';
 import { type ListedStay, readListFile } from './listfile';
 import { type Normalizer, NormalizerFitter, type NormalizerJSON } from './normalizer';
-import { NpyWriter, npyHeaderBytes } from './npy';
+import { NpyWriter } from './npy';
 import { columnNames } from './schema';
 import type { StageKind, StageOptions } from './stages';
 import type { HealthTask } from './tasks';
@@ -153,11 +149,7 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
       ? await fitNormalizer(options)
       : options.normalizer;
   const width = columnNames(bins.masks ?? true).length;
-  try {
-    await mkdir(out, { recursive: true });
-  } catch (cause) {
-    throw new HPformerError('ERR_HPFORMER_FILE', `${out}: cannot be made (${(cause as Error).message})`, { cause });
-  }
+  await makeFolder(out);
   const labelled = options.list !== undefined;
   const perStep = labelled && task.readout === 'steps';
   const writers = {
@@ -171,7 +163,7 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
       : {}),
     ...(perStep ? { valid: await NpyWriter.create(path.join(out, 'valid.npy'), 'uint8', [task.steps]) } : {}),
   };
-  const ids = createWriteStream(path.join(out, 'ids.txt'));
+  const ids = new TextWriter(path.join(out, 'ids.txt'));
   const drops = new DropReport();
   let episodes = 0;
   let skippedReadings = 0;
@@ -195,16 +187,16 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
         await writers.labels?.write(labels.labels, 1);
         await writers.valid?.write(labels.valid, 1);
       }
-      if (!ids.write(`${episode.id}\n`)) await new Promise<void>((resolve) => ids.once('drain', () => resolve()));
+      await ids.write(`${episode.id}\n`);
       skippedReadings += episode.skipped;
       episodes++;
     }
     for (const writer of Object.values(writers)) await writer.end();
+    await ids.end();
   } catch (error) {
     for (const writer of Object.values(writers)) await writer.abandon().catch(() => undefined);
+    ids.abandon();
     throw error;
-  } finally {
-    await new Promise<void>((resolve) => ids.end(() => resolve()));
   }
   const features = healthFeatures({
     name: 'prepared',
@@ -229,92 +221,6 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
     skippedReadings,
     dropped: drops.toJSON(),
   };
-  await writeFile(path.join(out, 'prepare.json'), `${JSON.stringify(manifest, null, 1)}\n`);
+  await writeAtomically(path.join(out, 'prepare.json'), `${JSON.stringify(manifest, null, 1)}\n`);
   return manifest;
-}
-
-/** A number of things that memory could hold. */
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
-}
-
-/**
- * Reads prepared arrays back in batches.
- *
- * @param preprocessing hash that the arrays must have been made with.
- * @throws HPformerError `ERR_HPFORMER_INPUT` for arrays of another preprocessing or a manifest that is none; `ERR_HPFORMER_FILE` for a
- * file that is missing or has another size than the manifest says.
- */
-export async function* readPrepared(
-  folder: string,
-  preprocessing: string,
-  batch: number,
-): AsyncGenerator<PreparedEpisode[]> {
-  const manifest = (await readJsonFile(path.join(folder, 'prepare.json'))) as Partial<PreparedManifest> | null;
-  const wrong = (expected: string, got: string): HPformerError =>
-    new HPformerError('ERR_HPFORMER_INPUT', `${folder}: expected ${expected}, got ${got}`);
-  if (manifest?.format !== 'hpformer-prepared' || manifest.version !== 1) {
-    throw wrong('prepared arrays of version 1', `${describe(manifest?.format)} ${describe(manifest?.version)}`);
-  }
-  if (manifest.preprocessing !== preprocessing) {
-    throw wrong(
-      `arrays made with the preprocessing ${preprocessing} of the model`,
-      String(describe(manifest.preprocessing)),
-    );
-  }
-  const { steps, columns, episodes } = manifest;
-  if (!isCount(steps) || steps === 0 || !isCount(episodes) || !Array.isArray(columns) || columns.length === 0) {
-    throw wrong(
-      'a number of steps, a list of columns and a number of episodes',
-      JSON.stringify({ steps, columns, episodes }),
-    );
-  }
-  const size = steps * columns.length;
-  const cut = (name: string, expected: number, got: number): HPformerError =>
-    new HPformerError(
-      'ERR_HPFORMER_FILE',
-      `${folder}: ${name}: expected ${expected} for ${episodes} episodes, got ${got}`,
-    );
-  const ids = (await readText(path.join(folder, 'ids.txt'))).split('\n');
-  if (ids.length !== episodes + 1) throw cut('ids.txt', episodes, ids.length - 1);
-  const ints = async (name: string): Promise<Int32Array> => {
-    const bytes = await readBytes(path.join(folder, name));
-    if (bytes.length !== npyHeaderBytes + 4 * episodes) throw cut(name, npyHeaderBytes + 4 * episodes, bytes.length);
-    return new Int32Array(bytes.buffer.slice(bytes.byteOffset + npyHeaderBytes, bytes.byteOffset + bytes.length));
-  };
-  const bins = await ints('bins.npy');
-  const step = await ints('step.npy');
-  const name = path.join(folder, 'features.npy');
-  const file = await open(name).catch((cause: Error) => {
-    throw new HPformerError('ERR_HPFORMER_FILE', `${name}: cannot be read (${cause.message})`, { cause });
-  });
-  try {
-    // What the manifest claims is held against the file before memory of that size is asked for.
-    const { size: bytes } = await file.stat();
-    if (bytes !== npyHeaderBytes + 4 * size * episodes) {
-      throw cut('features.npy', npyHeaderBytes + 4 * size * episodes, bytes);
-    }
-    for (let from = 0; from < episodes; from += batch) {
-      const count = Math.min(batch, episodes - from);
-      const data = new Float32Array(count * size);
-      const { bytesRead } = await file.read(
-        Buffer.from(data.buffer),
-        0,
-        data.byteLength,
-        npyHeaderBytes + from * size * 4,
-      );
-      if (bytesRead !== data.byteLength) throw cut('features.npy', data.byteLength, bytesRead);
-      yield Array.from({ length: count }, (_, i) => ({
-        id: ids[from + i]!,
-        features: data.subarray(i * size, (i + 1) * size),
-        bins: bins[from + i]!,
-        step: step[from + i]!,
-        skipped: 0,
-        observed: undefined,
-        lastReadingAge: Number.NaN,
-      }));
-    }
-  } finally {
-    await file.close();
-  }
 }

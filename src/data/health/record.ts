@@ -1,5 +1,5 @@
-import { createWriteStream, type WriteStream } from 'node:fs';
 import { HPformerError } from '../../errors';
+import { TextWriter } from '../../files';
 import type { PreparedEpisode } from './arrays';
 import type { Calibration } from './calibration';
 
@@ -98,40 +98,21 @@ export function predictionRecord(
   };
 }
 
-/** Appends records to a JSON-lines file, waiting for the disk. */
+/** Appends records to a JSON-lines file; each one is in the file when its `write` resolves. */
 export class RecordWriter {
-  private readonly stream: WriteStream;
-  private failure: Error | undefined;
+  private readonly file: TextWriter;
 
-  constructor(private readonly file: string) {
-    this.stream = createWriteStream(file, { flags: 'a' });
-    this.stream.on('error', (error) => {
-      this.failure = error;
-    });
+  constructor(file: string) {
+    this.file = new TextWriter(file, 'a');
   }
 
   /** @throws HPformerError `ERR_HPFORMER_FILE`. */
-  async write(record: PredictionRecord): Promise<void> {
-    await new Promise<void>((resolve) => {
-      if (this.failure) resolve();
-      else this.stream.write(`${JSON.stringify(record)}\n`, () => resolve());
-    });
-    this.check();
+  write(record: PredictionRecord): Promise<void> {
+    return this.file.write(`${JSON.stringify(record)}\n`, true);
   }
 
   /** @throws HPformerError `ERR_HPFORMER_FILE`. */
-  async end(): Promise<void> {
-    await new Promise<void>((resolve) => {
-      if (this.failure) resolve();
-      else this.stream.end(() => resolve());
-    });
-    this.check();
-  }
-
-  private check(): void {
-    if (!this.failure) return;
-    throw new HPformerError('ERR_HPFORMER_FILE', `${this.file}: cannot be written (${this.failure.message})`, {
-      cause: this.failure,
-    });
+  end(): Promise<void> {
+    return this.file.end();
   }
 }

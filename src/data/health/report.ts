@@ -1,7 +1,7 @@
 import type { LabelEvaluation, Predictions } from '../evaluation';
 import { BinaryRanking } from '../metrics';
 import { Calibration, type CalibrationMethod, type Reliability, reliability } from './calibration';
-import { htmlPage, htmlTable, type Line, lineChart, thin } from './charts';
+import { escapeHtml, htmlPage, htmlTable, type Line, lineChart, thin } from './charts';
 
 /** One label's rows whose outcome is known. */
 export interface LabelRows {
@@ -173,7 +173,7 @@ export function evaluationReport(content: ReportContent): string {
           : []),
       ],
     );
-    return `<h2>${label.name.replace(/[<>&]/g, '')}</h2>${summary}${parameters}<div class="charts">${charts.join('')}</div><h3>Reliability table${study ? ', calibrated' : ''}</h3>${table}`;
+    return `<h2>${escapeHtml(label.name)}</h2>${summary}${parameters}<div class="charts">${charts.join('')}</div><h3>Reliability table${study ? ', calibrated' : ''}</h3>${table}`;
   });
   const further = content.further?.length
     ? `<h2>Further figures</h2>${htmlTable(
@@ -183,7 +183,7 @@ export function evaluationReport(content: ReportContent): string {
     : '';
   return htmlPage(
     content.title,
-    `<h1>${content.title.replace(/[<>&]/g, '')}</h1>${facts}<h2>Figures</h2><p class="soft">Brackets: 95 % bootstrap intervals. AUPRC is the trapezoid area; Min(Se, P+) the best min(recall, precision).</p>${figures}${further}${sections.join('\n')}` +
+    `<h1>${escapeHtml(content.title)}</h1>${facts}<h2>Figures</h2><p class="soft">Brackets: 95 % bootstrap intervals. AUPRC is the trapezoid area; Min(Se, P+) the best min(recall, precision).</p>${figures}${further}${sections.join('\n')}` +
       '<p class="soft">For research use. Probabilities are only as good as the data they were fitted on; calibration holds for populations like the one it was fitted on.</p>',
   );
 }

@@ -18,6 +18,15 @@ export interface ThresholdPoint {
   falsePositives: number;
 }
 
+/** A list has a length: caught here, a missing argument is an error with a code. */
+export function checkList(where: string, name: string, value: unknown): void {
+  if (typeof value !== 'object' || !Number.isSafeInteger((value as { length?: unknown } | null)?.length))
+    throw new HPformerError(
+      'ERR_HPFORMER_TYPE',
+      `${where}: ${name}: expected a list of numbers, got ${describe(value)}`,
+    );
+}
+
 /**
  * Labels and scores sorted once, so that metrics of many reweightings (bootstrap samples) cost one pass each.
  *
@@ -31,6 +40,8 @@ export class BinaryRanking {
   private readonly sortedScores: Float64Array;
 
   constructor(labels: ArrayLike<number | boolean>, scores: ArrayLike<number>) {
+    checkList('metrics', 'labels', labels);
+    checkList('metrics', 'scores', scores);
     const n = labels.length;
     if (n !== scores.length) {
       throw new HPformerError(

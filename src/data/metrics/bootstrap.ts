@@ -10,6 +10,7 @@ export interface Interval {
   samples: number;
 }
 
+/** Options of {@link bootstrapIntervals}. */
 export interface BootstrapOptions {
   /** Number of samples; default 1000. */
   samples?: number;

@@ -1,6 +1,6 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
-import { BinaryRanking } from './binary';
+import { BinaryRanking, checkList } from './binary';
 
 /** Quality of class probabilities. */
 export interface MulticlassMetrics {
@@ -23,13 +23,14 @@ function wrong(message: string): HPformerError {
 }
 
 function flatten(scores: ClassScores, rows: number): { data: ArrayLike<number>; classes: number } {
-  if ('dims' in scores) {
+  if (typeof scores === 'object' && scores !== null && 'dims' in scores) {
     const classes = scores.dims.at(-1) ?? 0;
     if (rows * classes !== scores.data.length) {
       throw wrong(`scores: expected ${rows} rows, got dims [${scores.dims.join(', ')}]`);
     }
     return { data: scores.data, classes };
   }
+  checkList('metrics', 'scores', scores);
   const first = scores[0];
   if (typeof first === 'number') {
     if (scores.length % rows !== 0) throw wrong(`scores: expected a multiple of ${rows} numbers, got ${scores.length}`);
@@ -77,6 +78,7 @@ function linearKappa(truth: ArrayLike<number>, predicted: ArrayLike<number>): nu
  * @throws HPformerError `ERR_HPFORMER_INPUT` for shapes that do not agree, labels out of range, scores that are not finite.
  */
 export function multiclassMetrics(labels: ArrayLike<number>, scores: ClassScores): MulticlassMetrics {
+  checkList('metrics', 'labels', labels);
   const rows = labels.length;
   if (rows === 0) throw wrong('expected at least one row, got none');
   const { data, classes } = flatten(scores, rows);

@@ -1,12 +1,10 @@
-/**
- * A small seeded generator (xoshiro128**, Blackman and Vigna 2018, state filled by splitmix32): the same numbers for the
- * same seed on every platform. For resampling, not for secrets.
- */
-export class SeededRandom {
-  private readonly state = new Uint32Array(4);
+import { Xoshiro128 } from '../../random';
 
+/** A small seeded generator for resampling and made-up data; its state is filled by splitmix32. */
+export class SeededRandom extends Xoshiro128 {
   /** @param seed any integer; its low 32 bits count. */
   constructor(seed: number) {
+    super();
     let x = seed >>> 0;
     for (let i = 0; i < 4; i++) {
       x = (x + 0x9e3779b9) >>> 0;
@@ -15,21 +13,6 @@ export class SeededRandom {
       z = Math.imul(z ^ (z >>> 13), 0xc2b2ae35);
       this.state[i] = (z ^ (z >>> 16)) >>> 0;
     }
-  }
-
-  /** The next 32 random bits as an integer in [0, 2³²). */
-  next(): number {
-    const s = this.state;
-    const [s0, s1, s2, s3] = [s[0]!, s[1]!, s[2]!, s[3]!];
-    const product = Math.imul(s1, 5);
-    const result = Math.imul((product << 7) | (product >>> 25), 9) >>> 0;
-    s[2] = s2 ^ s0;
-    s[3] = s3 ^ s1;
-    s[1] = s1 ^ s[2]!;
-    s[0] = s0 ^ s[3]!;
-    s[2] = s[2]! ^ (s1 << 9);
-    s[3] = (s[3]! << 11) | (s[3]! >>> 21);
-    return result;
   }
 
   /** An integer in [0, n). The bias is below n / 2³², nothing for the sample sizes used here. */

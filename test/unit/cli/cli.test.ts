@@ -67,6 +67,11 @@ describe('command line', () => {
     },
   );
 
+  test('help <command> is <command> --help', async () => {
+    expect(await hpformer('help', 'predict')).toEqual(await hpformer('predict', '--help'));
+    expect((await hpformer('help', 'bogus')).code).toBe(2);
+  });
+
   test('--version is the package version', async () => {
     const { version } = JSON.parse(fs.readFileSync(path.join(__dirname, '../../../package.json'), 'utf8'));
     expect(await hpformer('--version')).toEqual({ code: 0, out: `${version}\n`, err: '' });
@@ -90,7 +95,12 @@ describe('command line', () => {
     [['inspect', 'a', '--batch', '3'], /expected --steps <L> with them/],
     [['inspect', 'a', '--json', '--mermaid'], /expected one of them, got both/],
     [['convert', 'a.pt', 'b.bin'], /ends in \.safetensors, got "b\.bin"/],
-    [['doctor', 'x'], /got 1/],
+    [['doctor', 'x'], /expected no arguments, got 1/],
+    [['evaluate', 'a', 'b', '--part', 'some'], /--part: expected train, valid, test, all, got "some"/],
+    [['evaluate', 'a', 'b', '--save-calibration', 'c.json'], /--save-calibration: expected --calibrate <name> with it/],
+    [['predict', 'a', 'b', '--record-features'], /--record-features: expected --record <file> with it/],
+    [['convert', 'a.pt', 'b.safetensors', '--steps', '48'], /--steps: expected an output in ONNX with it/],
+    [['convert', 'a.pt', 'b.onnx', '--bundle', 'c.json'], /--bundle: expected an output in safetensors with it/],
   ])('%j is wrong usage', async (args, message) => {
     const { code, out, err } = await hpformer(...args);
     expect([code, out]).toEqual([2, '']);
@@ -106,13 +116,40 @@ describe('command line', () => {
     [['convert', 'nowhere.pt', 'x.safetensors'], /hpformer convert: nowhere\.pt: .*\(ERR_HPFORMER_FILE\)\n$/],
     [
       ['convert', 'nowhere.pt', 'x.safetensors', '-c', 'none.json'],
-      /none\.json: expected a JSON configuration .*\(ERR_HPFORMER_FILE\)\n$/,
+      /none\.json: cannot be read \(ENOENT: no such file or directory\) \(ERR_HPFORMER_FILE\)\n$/,
     ],
   ])('%j fails with one line and its code', async (args, message) => {
     const { code, out, err } = await hpformer(...args);
     expect([code, out]).toEqual([1, '']);
     expect(err).toMatch(message);
     expect(err.trim().split('\n')).toHaveLength(1);
+  });
+
+  test.each<[string, string[]]>([
+    ['prepare normalizer', ['prepare', 'normalizer', 'STAYS', '--out', 'FILE/n.json']],
+    ['prepare synthetic', ['prepare', 'synthetic', '--count', '1', '--out', 'FILE/more']],
+    ['prepare arrays', ['prepare', 'arrays', 'STAYS', '--out', 'FILE/more']],
+    ['prepare bundle', ['prepare', 'bundle', 'FILE', '--task', 'phenotyping', '--normalizer', 'FILE', '--out', 'b']],
+    ['inspect', ['inspect', 'FILE']],
+    ['inspect of a folder', ['inspect', 'FOLDER']],
+    ['predict', ['predict', 'MODEL', 'DATA', '--out', 'FILE/scores.csv']],
+    ['evaluate --report', ['evaluate', 'MODEL', 'DATA', '--bootstrap', '0', '--report', 'FILE/r.html']],
+  ])('%s with a place that cannot be used says so in one line', async (_, args) => {
+    const examples = path.join(__dirname, '../../../examples');
+    const places: Record<string, string> = {
+      STAYS: path.join(folder, 'stays'),
+      FILE: path.join(folder, 'file.txt'),
+      FOLDER: folder,
+      MODEL: path.join(examples, 'nafld-mortality'),
+      DATA: path.join(examples, 'nafld'),
+    };
+    fs.writeFileSync(places.FILE!, 'text');
+    expect((await hpformer('prepare', 'synthetic', '--count', '1', '--out', places.STAYS!)).code).toBe(0);
+    const { code, out, err } = await hpformer(...args.map((arg) => arg.replace(/^[A-Z]+/, (name) => places[name]!)));
+    expect([code, out]).toEqual([1, '']);
+    expect(err).toMatch(/^hpformer \w+: .*\(ERR_HPFORMER_FILE\)\n$/);
+    expect(err).not.toMatch(/, (open|stat|mkdir) |checkpoint:/);
+    expect(fs.readdirSync(folder).sort()).toEqual(['file.txt', 'stays']);
   });
 
   test('with --json an error is JSON too', async () => {

@@ -29,7 +29,7 @@ import { countFiles } from '../../../src/data/health/episodes';
 import { readBytesSync } from '../../../src/data/health/files';
 import { NormalizerFitter } from '../../../src/data/health/normalizer';
 import { NpyWriter } from '../../../src/data/health/npy';
-import { readPrepared } from '../../../src/data/health/prepare';
+import { readPrepared } from '../../../src/data/health/prepared';
 import { FhirStay } from '../../../src/data/health/rows/fhir';
 import { textLines } from '../../../src/data/health/rows/jsonl';
 import { HPformerError } from '../../../src/errors';

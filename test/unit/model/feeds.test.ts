@@ -193,8 +193,13 @@ describe('what is refused', () => {
       { tokens: real(1, 4) },
       'TYPE tokens: expected integers (int32, int64 or uint8), got float32',
     ],
-    ['an array of numbers', text(), { tokens: [1, 2, 3] }, 'TYPE tokens: expected a tensor of type'],
-    ['a number', text(), { tokens: 7 }, 'TYPE tokens: expected a tensor { type, data, dims }, got 7'],
+    [
+      'an array of numbers',
+      text(),
+      { tokens: [1, 2, 3] },
+      'TYPE tokens: expected a tensor { type, data, dims } or a typed array, got [1, 2, 3]',
+    ],
+    ['a number', text(), { tokens: 7 }, 'TYPE tokens: expected a tensor { type, data, dims } or a typed array, got 7'],
     [
       'tokens too wide',
       text(),

@@ -163,7 +163,7 @@ describe('what is refused', () => {
     [
       call('segmentPool', { x }, { segments: 2, length: 2, pooling: 'sum' }),
       'RANGE',
-      'expected pooling mean, max, got "sum"',
+      'pooling: expected one of mean, max, got "sum"',
     ],
     [call('segmentPool', { x }, { segments: 2, length: 2, pooling: 'mean', speed: 1 }), 'INPUT', 'got "speed"'],
     [call('segmentPool', { x }, { segments: 0, length: 2, pooling: 'mean' }), 'RANGE', 'segments'],
@@ -207,6 +207,17 @@ describe('what is refused', () => {
       ),
       'RANGE',
       'expected ids from 0 to 1, got 9',
+    ],
+    [call('segmentPool', { x }, null as never), 'TYPE', 'kernels.segmentPool: expected options by name, got null'],
+    [
+      call('norm', { x, weight: x }, { norm: 'layernorm' }),
+      'SHAPE',
+      'kernels.norm: x: expected [rows, hidden], got [1, 4, 6]',
+    ],
+    [
+      call('keyAttention', { x, keys: x }, { heads: 4 }),
+      'SHAPE',
+      'kernels.keyAttention: heads: expected a divisor of 6, got 4',
     ],
   ])('%#', (action, code, message) => {
     expect(action).toThrow(message);

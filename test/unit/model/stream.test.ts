@@ -170,7 +170,8 @@ test('an abort rejects with its reason, also while the source hangs', async () =
 
 test.each([0, -1, 1.5, 1025, Number.NaN, '2'])('concurrency %p is refused', async (concurrency) => {
   const stream = mapInOrder([1], async (i) => i, { concurrency: concurrency as number });
-  await expect(stream.next()).rejects.toMatchObject({ code: 'ERR_HPFORMER_RANGE' });
+  const code = typeof concurrency === 'number' ? 'ERR_HPFORMER_RANGE' : 'ERR_HPFORMER_TYPE';
+  await expect(stream.next()).rejects.toMatchObject({ code });
 });
 
 test.each([null, undefined, 5, {}])('%p is no source', async (source) => {

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { HPformerError } from '../../../errors';
+import { fileError } from '../../../files';
 import { describe } from '../../../tensor/shape';
 import { type EpisodeInput, ReadingList, type TimedReading } from '../arrays';
 import { readValue } from '../discretize';
@@ -33,7 +34,7 @@ async function readRows(file: string): Promise<Record<string, unknown>[]> {
   try {
     bytes = await readFile(file);
   } catch (cause) {
-    throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (${(cause as Error).message})`, { cause });
+    throw fileError(file, 'read', cause);
   }
   const parquet = file.endsWith('.parquet');
   const library = await peer(parquet ? 'hyparquet' : 'apache-arrow', file);
@@ -50,7 +51,7 @@ async function readRows(file: string): Promise<Record<string, unknown>[]> {
     return table.toArray().map((row) => row.toJSON());
   } catch (cause) {
     if (cause instanceof HPformerError) throw cause;
-    throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (${(cause as Error).message})`, { cause });
+    throw fileError(file, 'read', cause);
   }
 }
 

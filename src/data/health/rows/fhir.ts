@@ -1,8 +1,8 @@
 import { HPformerError } from '../../../errors';
+import { readJson } from '../../../files';
 import { describe } from '../../../tensor/shape';
 import { type DropReport, type EpisodeInput, ReadingList, type TimedReading } from '../arrays';
 import type { EpisodeReadOptions } from '../episodes';
-import { readJsonFile } from '../files';
 import { categoryIndex, healthVariables, variableByName } from '../schema';
 import { convertUnit, plausible } from './units';
 
@@ -340,7 +340,7 @@ export class FhirStay {
 
 /** A FHIR R4 Bundle (or one Observation) in a JSON file; NDJSON goes through the JSON-lines reader. */
 export async function* readFhir(file: string, options: EpisodeReadOptions): AsyncGenerator<EpisodeInput> {
-  const json = await readJsonFile(file);
+  const json = await readJson(file);
   if (!fhirResource(json)) {
     throw new HPformerError(
       'ERR_HPFORMER_INPUT',

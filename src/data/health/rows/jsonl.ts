@@ -1,6 +1,7 @@
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { HPformerError } from '../../../errors';
+import { fileError } from '../../../files';
 import { describe } from '../../../tensor/shape';
 import { type EpisodeInput, ReadingList, type TimedReading } from '../arrays';
 import { readValue } from '../discretize';
@@ -24,7 +25,7 @@ export async function* textLines(file: string): AsyncGenerator<[line: string, nu
     if (stream.errored) throw stream.errored;
   } catch (cause) {
     if (cause instanceof HPformerError) throw cause;
-    throw new HPformerError('ERR_HPFORMER_FILE', `${file}: cannot be read (${(cause as Error).message})`, { cause });
+    throw fileError(file, 'read', cause);
   } finally {
     lines.close();
     stream.destroy();

@@ -1,0 +1,162 @@
+import { randomBytes } from 'node:crypto';
+import { createWriteStream, type WriteStream } from 'node:fs';
+import { type FileHandle, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { HPformerError } from './errors';
+
+/**
+ * Why something failed, in one line: the message of whatever was thrown (an error of another realm is no `instanceof Error`),
+ * without the system call and path that Node appends, since our messages begin with the path that the user gave.
+ */
+export function reasonOf(cause: unknown): string {
+  const { message, syscall } = (cause ?? {}) as { message?: unknown; syscall?: unknown };
+  const text = String(message ?? cause);
+  return typeof syscall === 'string' ? text.split(`, ${syscall}`)[0]! : text;
+}
+
+/** The error of a file that cannot be `read`, `written` or `made`. */
+export function fileError(path: string, what: 'read' | 'written' | 'made', cause: unknown): HPformerError {
+  return new HPformerError('ERR_HPFORMER_FILE', `${path}: cannot be ${what} (${reasonOf(cause)})`, { cause });
+}
+
+/** Reads a whole regular file. @throws HPformerError `ERR_HPFORMER_FILE`. */
+export async function readWhole(path: string): Promise<Uint8Array> {
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path, 'r');
+    const stats = await file.stat();
+    // A pipe or a device could block or never end.
+    if (!stats.isFile()) {
+      throw new HPformerError(
+        'ERR_HPFORMER_FILE',
+        `${path}: expected a file, got ${stats.isDirectory() ? 'a directory' : 'something else'}`,
+      );
+    }
+    return await file.readFile();
+  } catch (cause) {
+    throw cause instanceof HPformerError ? cause : fileError(path, 'read', cause);
+  } finally {
+    await file?.close();
+  }
+}
+
+/** Reads a text file in UTF-8, a pipe as well. @throws HPformerError `ERR_HPFORMER_FILE`. */
+export async function readText(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (cause) {
+    throw fileError(path, 'read', cause);
+  }
+}
+
+/**
+ * Reads a JSON file.
+ * @param what - what its content is, for the message.
+ * @throws HPformerError `ERR_HPFORMER_FILE`.
+ */
+export async function readJson(path: string, what = 'JSON'): Promise<unknown> {
+  return parseJsonText(path, await readText(path), what);
+}
+
+/** JSON text that came from `path`. @throws HPformerError `ERR_HPFORMER_FILE`. */
+export function parseJsonText(path: string, text: string, what = 'JSON'): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new HPformerError('ERR_HPFORMER_FILE', `${path}: expected ${what} (${reasonOf(cause)})`, { cause });
+  }
+}
+
+/** Makes a folder and those above it; one that exists is fine. @throws HPformerError `ERR_HPFORMER_FILE`. */
+export async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true });
+  } catch (cause) {
+    throw fileError(path, 'made', cause);
+  }
+}
+
+/**
+ * Writes a whole file or nothing: a temporary file beside it, flushed, then renamed. A reader sees the old file or the new one.
+ * @throws HPformerError `ERR_HPFORMER_FILE`.
+ */
+export async function writeAtomically(path: string, content: Uint8Array | string): Promise<void> {
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+  try {
+    const file = await open(temporary, 'wx');
+    try {
+      await file.writeFile(content);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (cause) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw fileError(path, 'written', cause);
+  }
+}
+
+/** Writes a file where it lies, without the flush of {@link writeAtomically}: for many small ones. @throws HPformerError `ERR_HPFORMER_FILE`. */
+export async function writePlainly(path: string, content: string): Promise<void> {
+  try {
+    await writeFile(path, content);
+  } catch (cause) {
+    throw fileError(path, 'written', cause);
+  }
+}
+
+/** A text file written piece by piece: waits when the disk is behind, and every failure is an error with a code. */
+export class TextWriter {
+  private readonly stream: WriteStream;
+  private failure: Error | undefined;
+
+  /**
+   * @param name - what error messages call the file; default its path.
+   * @param flags - as `fs.open` takes them: `w` (default) replaces, `a` appends, `wx` makes a new one.
+   */
+  constructor(
+    path: string,
+    flags: 'w' | 'a' | 'wx' = 'w',
+    private readonly name = path,
+  ) {
+    this.stream = createWriteStream(path, { flags });
+    this.stream.on('error', (error) => {
+      this.failure = error;
+    });
+  }
+
+  /**
+   * Appends text.
+   * @param settled - wait until the system has it, instead of only when too much is waiting.
+   * @throws HPformerError `ERR_HPFORMER_FILE`.
+   */
+  async write(text: string, settled = false): Promise<void> {
+    this.check();
+    await new Promise<void>((resolve) => {
+      const room = this.stream.write(text, () => resolve());
+      if (room && !settled) resolve();
+    });
+    this.check();
+  }
+
+  /** Waits until everything is written. @throws HPformerError `ERR_HPFORMER_FILE`. */
+  async end(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      if (this.failure || this.stream.closed) resolve();
+      else {
+        this.stream.once('close', resolve);
+        this.stream.end();
+      }
+    });
+    this.check();
+  }
+
+  /** Closes the file as it is; failures no longer matter. */
+  abandon(): void {
+    this.stream.destroy();
+  }
+
+  private check(): void {
+    if (this.failure) throw fileError(this.name, 'written', this.failure);
+  }
+}

@@ -1,0 +1,110 @@
+/** Reading and writing files: every failure is an HPformerError in the caller's words. */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import {
+  fileError,
+  makeFolder,
+  readJson,
+  readText,
+  readWhole,
+  reasonOf,
+  TextWriter,
+  writeAtomically,
+  writePlainly,
+} from '../../src/files';
+
+let folder: string;
+const at = (name: string) => path.join(folder, name);
+beforeEach(() => {
+  folder = fs.mkdtempSync(path.join(os.tmpdir(), 'hpformer-files-'));
+  fs.writeFileSync(at('text'), '{"a": 1}');
+});
+afterEach(() => fs.rmSync(folder, { recursive: true }));
+
+const refused = (message: string) => ({ code: 'ERR_HPFORMER_FILE', message });
+
+test.each<[string, (file: string) => Promise<unknown>, string]>([
+  ['readWhole', readWhole, 'cannot be read (ENOENT: no such file or directory)'],
+  ['readText', readText, 'cannot be read (ENOENT: no such file or directory)'],
+  ['readJson', readJson, 'cannot be read (ENOENT: no such file or directory)'],
+  ['writeAtomically', (file) => writeAtomically(file, ''), 'cannot be written (ENOENT: no such file or directory)'],
+  ['writePlainly', (file) => writePlainly(file, ''), 'cannot be written (ENOENT: no such file or directory)'],
+])('%s names the path once, without the system call', async (_, action, message) => {
+  const file = at('none/file');
+  await expect(action(file)).rejects.toMatchObject(refused(`${file}: ${message}`));
+});
+
+test('what is read is what was written', async () => {
+  await writeAtomically(at('a'), Uint8Array.of(1, 2));
+  expect(Array.from(await readWhole(at('a')))).toEqual([1, 2]);
+  await writePlainly(at('b'), 'ä');
+  expect(await readText(at('b'))).toBe('ä');
+  expect(await readJson(at('text'))).toEqual({ a: 1 });
+  expect(fs.readdirSync(folder).sort()).toEqual(['a', 'b', 'text']);
+});
+
+test('readWhole takes regular files only, readJson JSON only', async () => {
+  await expect(readWhole(folder)).rejects.toMatchObject(refused(`${folder}: expected a file, got a directory`));
+  await expect(readWhole('/dev/null')).rejects.toMatchObject(refused('/dev/null: expected a file, got something else'));
+  await writePlainly(at('bad'), '{');
+  await expect(readJson(at('bad'), 'a list')).rejects.toMatchObject({
+    message: expect.stringMatching(/bad: expected a list \(.*JSON.*\)$/),
+  });
+});
+
+test('makeFolder makes what is missing and refuses a file in the way', async () => {
+  await makeFolder(at('x/y'));
+  await makeFolder(at('x/y'));
+  expect(fs.statSync(at('x/y')).isDirectory()).toBe(true);
+  await expect(makeFolder(at('text'))).rejects.toMatchObject(
+    refused(`${at('text')}: cannot be made (EEXIST: file already exists)`),
+  );
+});
+
+describe('TextWriter', () => {
+  test('writes pieces of any size in order; a settled one is in the file', async () => {
+    const writer = new TextWriter(at('lines'));
+    await writer.write('first\n', true);
+    expect(await readText(at('lines'))).toBe('first\n');
+    const long = 'x'.repeat(100_000);
+    for (let i = 0; i < 5; i++) await writer.write(`${i}${long}\n`);
+    await writer.end();
+    expect((await readText(at('lines'))).split('\n').map((line) => line[0])).toEqual([
+      'f',
+      '0',
+      '1',
+      '2',
+      '3',
+      '4',
+      undefined,
+    ]);
+  });
+
+  test('appends', async () => {
+    const writer = new TextWriter(at('text'), 'a');
+    await writer.write('!');
+    await writer.end();
+    expect(await readText(at('text'))).toBe('{"a": 1}!');
+  });
+
+  test.each(['write', 'end'] as const)(
+    'a file that cannot be made is an error of %s, never an event',
+    async (method) => {
+      const writer = new TextWriter(at('none/lines'));
+      const message = `${at('none/lines')}: cannot be written (ENOENT: no such file or directory)`;
+      const done = method === 'write' ? writer.write('x', true) : writer.end();
+      await expect(done).rejects.toMatchObject(refused(message));
+      await expect(writer.end()).rejects.toMatchObject(refused(message));
+      writer.abandon();
+    },
+  );
+});
+
+test('reasonOf takes anything that can be thrown', () => {
+  expect(reasonOf(new Error('a, b'))).toBe('a, b');
+  expect(reasonOf('text')).toBe('text');
+  expect(reasonOf(null)).toBe('null');
+  expect(reasonOf({ message: 'of another realm' })).toBe('of another realm');
+  expect(fileError('f', 'read', undefined).message).toBe('f: cannot be read (undefined)');
+});
