@@ -27,6 +27,7 @@ HPFORMER_DECLARE(avx2)
 #endif
 #ifdef HPFORMER_HAVE_avx512
 HPFORMER_DECLARE(avx512)
+HPFORMER_DECLARE(avx512_vnni)
 #endif
 #ifdef HPFORMER_HAVE_amx
 HPFORMER_DECLARE(amx)
@@ -43,7 +44,7 @@ namespace {
 
 #if defined(HPFORMER_HAVE_avx2) || defined(HPFORMER_HAVE_avx512)
 struct Features {
-  bool avx2 = false, avx512 = false, amx = false;
+  bool avx2 = false, avx512 = false, vnni = false, amx = false;
 };
 
 Features detect() {
@@ -59,6 +60,7 @@ Features detect() {
   f.avx2 = fma && (b & (1u << 5));
   const unsigned wide = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F, DQ, BW, VL
   f.avx512 = f.avx2 && (b & wide) == wide && (low & 0xe0) == 0xe0;
+  f.vnni = f.avx512 && (c & (1u << 11));
   const bool tiles = (d & (1u << 24)) && (d & (1u << 22));  // AMX-TILE, AMX-BF16
   if (!f.avx512 || !tiles || (low & 0x60000) != 0x60000) return f;
   f.amx = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5));  // AVX512-BF16
@@ -93,6 +95,7 @@ std::vector<const Kernels*> availableKernels() {
 #endif
 #ifdef HPFORMER_HAVE_avx512
   if (f.avx512) levels.push_back(&avx512::table);
+  if (f.vnni) levels.push_back(&avx512_vnni::table);
 #endif
 #ifdef HPFORMER_HAVE_amx
   if (f.amx && tilesPermitted()) levels.push_back(&amx::table);

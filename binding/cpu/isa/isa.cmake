@@ -20,6 +20,7 @@ else()
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
     hpformer_isa(avx2 -mavx2 -mfma -mtune=znver3)
     hpformer_isa(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512)
+    hpformer_isa(avx512_vnni -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mprefer-vector-width=512)
     check_cxx_compiler_flag("-mamx-tile -mamx-bf16 -mavx512bf16" HPFORMER_COMPILER_HAS_AMX)
     if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND HPFORMER_COMPILER_HAS_AMX)
       hpformer_isa(amx -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512

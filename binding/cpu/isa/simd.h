@@ -118,19 +118,48 @@ HP_INLINE vf sqrt(vf a) {
 }
 #endif
 
-// 16-bit integers in pairs, where that is the machine's only 16-bit arithmetic: a lane of `multiplyPairs` is the sum of
-// its two products, one of `pairOf` holds (a, b). `nearest` is an odd value beyond 32 bits and for NaN, its low half
-// zero.
-#if (HPFORMER_LANES == 8 && defined(__AVX2__)) || (HPFORMER_LANES == 4 && defined(__SSE2__))
+// 16-bit integers in pairs, on levels that have no bfloat16: a lane of `addPairs` is c and the sum of its two products,
+// one of `pairOf` holds (a, b). `nearest` is some value with a low half of zero beyond 32 bits and for NaN.
+#if !HPFORMER_TILES && ((HPFORMER_LANES == 16 && (defined(__AVX512VNNI__) || !defined(__AVX512F__))) || \
+                        (HPFORMER_LANES == 8 && defined(__AVX2__)) || (HPFORMER_LANES == 4 && defined(__SSE2__)))
 #define HPFORMER_FIXED 1
-#if HPFORMER_LANES == 8
-HP_INLINE vi multiplyPairs(vi a, vi b) { return (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+#if defined(__AVX512VNNI__)
+HP_INLINE vi addPairs(vi c, vi a, vi b) { return (vi)_mm512_dpwssd_epi32((__m512i)c, (__m512i)a, (__m512i)b); }
+HP_INLINE vi nearest(vf v) { return (vi)_mm512_maskz_cvtps_epi32(0xffff, (__m512)v); }
+HP_INLINE vi pairOf(vi a, vi b) {
+  return (vi)_mm512_mask_blend_epi16(0xaaaaaaaa, (__m512i)a, _mm512_maskz_slli_epi32(0xffff, (__m512i)b, 16));
+}
+HP_INLINE vi larger(vi a, vi b) { return (vi)_mm512_maskz_max_epi32(0xffff, (__m512i)a, (__m512i)b); }
+#elif HPFORMER_LANES == 16
+struct IntHalves {
+  __m256i low, high;
+};
+HP_INLINE IntHalves intHalves(vi a) { return __builtin_bit_cast(IntHalves, a); }
+HP_INLINE vi intWhole(__m256i low, __m256i high) { return __builtin_bit_cast(vi, IntHalves{low, high}); }
+HP_INLINE vi addPairs(vi c, vi a, vi b) {
+  const IntHalves x = intHalves(a), y = intHalves(b), z = intHalves(c);
+  return intWhole(_mm256_add_epi32(z.low, _mm256_madd_epi16(x.low, y.low)),
+                  _mm256_add_epi32(z.high, _mm256_madd_epi16(x.high, y.high)));
+}
+HP_INLINE vi nearest(vf v) {
+  const Halves x = halves(v);
+  return intWhole(_mm256_cvtps_epi32(x.low), _mm256_cvtps_epi32(x.high));
+}
+HP_INLINE vi pairOf(vi a, vi b) { return (a & 0xffff) | (b << 16); }
+HP_INLINE vi larger(vi a, vi b) {
+  const IntHalves x = intHalves(a), y = intHalves(b);
+  return intWhole(_mm256_max_epi32(x.low, y.low), _mm256_max_epi32(x.high, y.high));
+}
+#elif HPFORMER_LANES == 8
+HP_INLINE vi addPairs(vi c, vi a, vi b) { return c + (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
 HP_INLINE vi nearest(vf v) { return (vi)_mm256_cvtps_epi32((__m256)v); }
 HP_INLINE vi pairOf(vi a, vi b) { return (vi)_mm256_blend_epi16((__m256i)a, (__m256i)(b << 16), 0xaa); }
+HP_INLINE vi larger(vi a, vi b) { return a > b ? a : b; }
 #else
-HP_INLINE vi multiplyPairs(vi a, vi b) { return (vi)_mm_madd_epi16((__m128i)a, (__m128i)b); }
+HP_INLINE vi addPairs(vi c, vi a, vi b) { return c + (vi)_mm_madd_epi16((__m128i)a, (__m128i)b); }
 HP_INLINE vi nearest(vf v) { return (vi)_mm_cvtps_epi32((__m128)v); }
 HP_INLINE vi pairOf(vi a, vi b) { return (a & 0xffff) | (b << 16); }
+HP_INLINE vi larger(vi a, vi b) { return a > b ? a : b; }
 #endif
 #endif
 

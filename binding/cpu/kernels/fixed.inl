@@ -12,16 +12,16 @@
 namespace hpformer::HPFORMER_ISA {
 namespace {
 
-constexpr int64_t kFixedDepth = 4096;     // the deepest product
+constexpr int64_t kFixedDepth = 2048;     // the deepest product
 constexpr int64_t kFixedPairs = 16384;    // pairs of the X buffer
+constexpr int64_t kFixedColumns = 768;    // columns at a time
 constexpr double kFixedSum = 2147483647;  // what a sum may reach
-static_assert(kFixedDepth / 2 * 3 * W <= 3 * kFixedPairs);
+static_assert(kFixedDepth / 2 * W <= kFixedPairs && kFixedColumns % W == 0);
 
 typedef int16_t vh __attribute__((vector_size(2 * HPFORMER_LANES)));
 typedef int32_t viu __attribute__((vector_size(4 * HPFORMER_LANES), aligned(4), may_alias));
 HP_INLINE vi loadInt(const int32_t* p) { return *reinterpret_cast<const viu*>(p); }
 HP_INLINE vi magnitude(vf v) { return asInt(v) & 0x7fffffff; }  // orders like |v|, NaN above infinity
-HP_INLINE vi larger(vi a, vi b) { return a > b ? a : b; }
 HP_INLINE float largestOf(vi tops) {
   int32_t bits = 0;
   for (int64_t i = 0; i < W; ++i) bits = tops[i] > bits ? tops[i] : bits;
@@ -62,7 +62,7 @@ HP_INLINE void microFixed(const Gemm& g, const int32_t* x, int64_t ldx, const fl
   const int32_t* a = g.fixed.pairs + (row / kPanel) * depth * kPanel + row % kPanel;
   x += col;
   vi acc[R][V];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 3
     for (int v = 0; v < V; ++v) acc[r][v] = vi{};
@@ -71,15 +71,15 @@ HP_INLINE void microFixed(const Gemm& g, const int32_t* x, int64_t ldx, const fl
     vi b[V];
 #pragma GCC unroll 3
     for (int v = 0; v < V; ++v) b[v] = loadInt(x + v * W);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const vi w = vi{} + a[r];
 #pragma GCC unroll 3
-      for (int v = 0; v < V; ++v) acc[r][v] += multiplyPairs(w, b[v]);
+      for (int v = 0; v < V; ++v) acc[r][v] = addPairs(acc[r][v], w, b[v]);
     }
   }
   vf y[R][V];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const vf scale = set1(g.fixed.scale[row + r]), bias = set1(g.bias ? g.bias[row + r] : 0.0f);
 #pragma GCC unroll 3
@@ -91,12 +91,11 @@ HP_INLINE void microFixed(const Gemm& g, const int32_t* x, int64_t ldx, const fl
 // Rows [row, row + R) of all columns, `ldx` of them in pairs.
 template <int R>
 static void microFixedRow(const Gemm& g, const int32_t* x, int64_t ldx, const float* units, int64_t row) {
+  constexpr int kThree = W == 16 || R == 1 ? R : R / 2;
   int64_t col = 0, left = ldx / W;
+  for (; W == 16 ? left > 4 : false; left -= 3, col += 3 * W) microFixed<R, 3>(g, x, ldx, units, row, col);
   for (; left >= 2 && left != 3; left -= 2, col += 2 * W) microFixed<R, 2>(g, x, ldx, units, row, col);
-  if (left == 3) {
-    constexpr int kHalf = R > 1 ? R / 2 : 1;
-    for (int r = 0; r < R; r += kHalf) microFixed<kHalf, 3>(g, x, ldx, units, row + r, col);
-  }
+  for (int r = 0; left == 3 && r < R; r += kThree) microFixed<kThree, 3>(g, x, ldx, units, row + r, col);
   if (left == 1) microFixed<R, 1>(g, x, ldx, units, row, col);
   switch (g.activation) {
     case 2: return finishRows<2>(g, row, R);
@@ -108,8 +107,8 @@ static void microFixedRow(const Gemm& g, const int32_t* x, int64_t ldx, const fl
 
 static void gemmFixed(const Gemm& g) {
   alignas(64) int32_t pairs[kFixedPairs];
-  float units[kFixedPairs];
-  const int64_t most = kFixedPairs / ((g.k + 1) / 2) / W * W;
+  float units[kFixedColumns];
+  const int64_t fit = kFixedPairs / ((g.k + 1) / 2) / W * W, most = fit < kFixedColumns ? fit : kFixedColumns;
   Gemm part = g;
   for (int64_t col = 0; col < g.cols; col += most) {
     part.cols = g.cols - col < most ? g.cols - col : most;
@@ -121,6 +120,8 @@ static void gemmFixed(const Gemm& g) {
       toFixed<3>(g.x + col + at, g.ldx, g.k, g.fixed.limit, pairs + at, ld, units + at);
     for (; at < ld; at += W) toFixed<1>(g.x + col + at, g.ldx, g.k, g.fixed.limit, pairs + at, ld, units + at);
     int64_t row = 0;
+    if constexpr (W == 16)
+      for (; row + 8 <= g.rows; row += 8) microFixedRow<8>(part, pairs, ld, units, row);
     for (; row + 4 <= g.rows; row += 4) microFixedRow<4>(part, pairs, ld, units, row);
     for (; row < g.rows; ++row) microFixedRow<1>(part, pairs, ld, units, row);
   }
@@ -142,7 +143,8 @@ static void matvecFixedPanels(const Gemm& g, const int16_t* x, float unit, int64
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p)
 #pragma GCC unroll 2
-      for (int h = 0; h < kParts; ++h) acc[p][h] += multiplyPairs(loadInt(a + (p * depth + i) * kPanel + h * W), b);
+      for (int h = 0; h < kParts; ++h)
+        acc[p][h] = addPairs(acc[p][h], loadInt(a + (p * depth + i) * kPanel + h * W), b);
   }
   for (int p = 0; p < P; ++p)
     for (int h = 0; h < kParts; ++h) {
