@@ -67,7 +67,7 @@ describe('convert to ONNX', () => {
     [['x.onnx', '--maximum-steps', '16777217'], 2, /--maximum-steps: expected/],
     [['x.pt'], 2, /expected an output name that ends in \.safetensors, got ".*x\.pt"/],
     [['x.safetensors', '--to', 'onnx'], 2, /expected an output name that ends in \.onnx/],
-    [['x.safetensors', '--bundle', 'none.json'], 1, /none\.json: expected JSON .*\(ERR_HPFORMER_FILE\)/],
+    [['x.safetensors', '--bundle', 'none.json'], 1, /none\.json: cannot be read .*\(ERR_HPFORMER_FILE\)/],
     [['none/x.onnx', '--steps', '4'], 1, /x\.onnx.*\(ERR_HPFORMER_FILE\)/],
     // No ONNX file can be larger than 2 GiB: said before the tables are made.
     [['x.onnx', '--steps', '16777216'], 1, /steps: expected .* got 16777216 .*\(ERR_HPFORMER_LIMIT\)/],
