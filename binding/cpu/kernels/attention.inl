@@ -7,9 +7,10 @@ namespace {
 HP_INLINE void softmaxLanes(float* p, int64_t count, int64_t ld, float scale) {
   vf top = load(p);
   for (int64_t s = 1; s < count; ++s) top = max(top, load(p + s * ld));
+  const vf by = set1(scale * kLog2E);
   vf sum{};
   for (int64_t s = 0; s < count; ++s) {
-    const vf e = exp((load(p + s * ld) - top) * set1(scale));
+    const vf e = powerOfTwo((load(p + s * ld) - top) * by);
     sum = sum + e;
     store(p + s * ld, e);
   }
@@ -66,10 +67,11 @@ static void keyAttentionLanes(const KeyAttentionLanes& a) {
       }
       // An idle lane has no segment; any finite maximum keeps it free of NaN.
       top = counts > 0 ? top : vf{};
+      const vf by = set1(a.scale * kLog2E);
       vf sum{};
       for (int64_t s = 0; s < a.segmentsMax; ++s) {
         const vf score = load(p + s * a.ld);
-        const vf e = counts > static_cast<int32_t>(s) ? exp((score - top) * set1(a.scale)) : vf{};
+        const vf e = counts > static_cast<int32_t>(s) ? powerOfTwo((score - top) * by) : vf{};
         sum = sum + e;
         store(p + s * a.ld, e);
       }

@@ -71,8 +71,10 @@ HP_INLINE void normLanes(const NormLanes& n, int64_t col) {
 
 static void norm(const NormLanes& n) {
   int64_t col = 0;
-  for (; col + 3 * W <= n.cols + W - 1; col += 3 * W) normLanes<3>(n, col);
-  for (; col < n.cols; col += W) normLanes<1>(n, col);
+  const int64_t all = (n.cols + W - 1) / W * W;
+  for (; col + 3 * W <= all && col + 4 * W != all; col += 3 * W) normLanes<3>(n, col);
+  for (; col + 2 * W <= all; col += 2 * W) normLanes<2>(n, col);
+  if (col < all) normLanes<1>(n, col);
 }
 
 // One token's channels in a row, with the bits that `norm` gives it in any lane: the four chains are the four lanes of
