@@ -6,6 +6,7 @@
 
 #include "binding/contract/positions.h"
 #include "binding/contract/segments.h"
+#include "text.h"
 
 namespace hpformer {
 namespace {
@@ -116,11 +117,11 @@ Status resolveReadout(const Spec& spec, Request<Real>* request, std::vector<int3
         const double weight = weights[b * feed.steps + t];
         if (!std::isfinite(weight)) {
           return {StatusCode::input,
-                  "readoutWeights: expected finite values, got " + std::to_string(weight) + at(b, t)};
+                  "readoutWeights: expected finite values, got " + numberText(weight) + at(b, t)};
         }
         if (t >= end && weight != 0) {
           return {StatusCode::range, "readoutWeights: expected 0 beyond the sequence's length " + std::to_string(end) +
-                                         ", got " + std::to_string(weight) + at(b, t)};
+                                         ", got " + numberText(weight) + at(b, t)};
         }
       }
     }
@@ -151,7 +152,7 @@ Status finiteInput(const Spec& spec, int64_t batch, bool second, const Feed<Real
     for (int64_t i = 0; i < steps * width; ++i) {
       if (std::isfinite(row[i])) continue;
       return {StatusCode::input, std::string(inputName(spec, second)) + ": expected finite values, got " +
-                                     std::to_string(row[i]) + at(b, i / width) +
+                                     numberText(row[i]) + at(b, i / width) +
                                      (feed.features ? ", feature " + std::to_string(i % width) : "")};
     }
   }
@@ -194,7 +195,7 @@ Status refuseNonFiniteResult(const Spec& spec, const Request<Real>& request) {
   for (int64_t i = 0; i < request.batch * each; ++i) {
     if (std::isfinite(x[i])) continue;
     const int64_t b = i / each;
-    return {StatusCode::input, "logits: expected finite values, got " + std::to_string(x[i]) +
+    return {StatusCode::input, "logits: expected finite values, got " + numberText(x[i]) +
                                    (rows > 1 ? at(b, i % each / spec.labels) : at(b)) + ", label " +
                                    std::to_string(i % spec.labels) + ", from finite inputs"};
   }

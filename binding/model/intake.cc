@@ -4,6 +4,7 @@
 #include <set>
 
 #include "sizes.h"
+#include "text.h"
 
 namespace hpformer {
 namespace {
@@ -37,7 +38,7 @@ class Intake {
     }
     for (size_t i = 0; i < out->size(); ++i) {
       if (!std::isfinite((*out)[i])) {
-        fail(name, "expected finite values, got " + std::to_string((*out)[i]) + " at index " + std::to_string(i));
+        fail(name, "expected finite values, got " + numberText((*out)[i]) + " at index " + std::to_string(i));
         return;
       }
     }
@@ -50,7 +51,7 @@ class Intake {
       take(name + ".mean", {hidden}, &out->mean);
       take(name + ".variance", {hidden}, &out->variance);
       for (const double v : out->variance) {
-        if (status_.ok() && v < 0) fail(name + ".variance", "expected no negative value, got " + std::to_string(v));
+        if (status_.ok() && v < 0) fail(name + ".variance", "expected no negative value, got " + numberText(v));
       }
     }
   }

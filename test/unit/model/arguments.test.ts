@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { devices, HPformer, HPformerError, presets, Tensor } from '../../../src';
+import { devices, type Feeds, HPformer, HPformerError, presets, Tensor } from '../../../src';
 
 const config = presets.mortality({
   embedding: { size: 3 },
@@ -74,4 +74,35 @@ test('the plan as text shows no negative zero and aligns its numbers', () => {
     .map((block) => block.split('\n')) as [string[], string[]];
   expect(new Set(nodes.map((line) => line.search(/FLOP\b/))).size).toBe(1);
   expect(rewrites.find((line) => line.startsWith('tokenTables'))).toMatch(/ no +– +– {2}the embedding is not a table$/);
+});
+
+test('numbers in native messages are spelled as JavaScript spells them', async () => {
+  const strict = await HPformer.create(
+    { ...config, segments: { ...config.segments, over: 'valid' } },
+    { nonFinite: 'error' },
+  );
+  const holding = (value: number, at: number) => {
+    const data = new Float32Array(36);
+    data[at] = value;
+    return new Tensor('float32', data, [1, 12, 3]);
+  };
+  const message = (feeds: Feeds) => (error: object) => expect(strict.run(feeds)).rejects.toMatchObject(error);
+  for (const [value, text] of [
+    [Number.NaN, 'NaN'],
+    [Number.POSITIVE_INFINITY, 'Infinity'],
+    [Number.NEGATIVE_INFINITY, '-Infinity'],
+  ] as const) {
+    await message({ features: holding(value, 7) })({
+      code: 'ERR_HPFORMER_INPUT',
+      message: `features: expected finite values, got ${text} at sequence 0, step 2, feature 1`,
+    });
+  }
+  const readoutWeights = new Tensor('float32', new Float32Array(12), [1, 12]);
+  readoutWeights.data[5] = 1e-7;
+  const lengths = new Tensor('int32', Int32Array.of(5), [1]);
+  await message({ features, lengths, readoutWeights })({
+    code: 'ERR_HPFORMER_RANGE',
+    message: "readoutWeights: expected 0 beyond the sequence's length 5, got 1.00000001e-07 at sequence 0, step 5",
+  });
+  strict.dispose();
 });
