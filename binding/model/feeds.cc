@@ -116,8 +116,7 @@ Status resolveReadout(const Spec& spec, Request<Real>* request, std::vector<int3
       for (int64_t t = 0; t < feed.steps; ++t) {
         const double weight = weights[b * feed.steps + t];
         if (!std::isfinite(weight)) {
-          return {StatusCode::input,
-                  "readoutWeights: expected finite values, got " + numberText(weight) + at(b, t)};
+          return {StatusCode::input, "readoutWeights: expected finite values, got " + numberText(weight) + at(b, t)};
         }
         if (t >= end && weight != 0) {
           return {StatusCode::range, "readoutWeights: expected 0 beyond the sequence's length " + std::to_string(end) +

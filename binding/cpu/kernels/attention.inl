@@ -34,7 +34,8 @@ static void keyScores(const KeyScores& a) {
   }
 }
 
-static void keyAttentionLanes(const KeyAttentionLanes& a) {
+static void keyAttentionLanes(const KeyAttentionLanes& given) {
+  const KeyAttentionLanes a = given;  // a copy: a store might change `given` for all that the compiler knows
   const int64_t hidden = a.heads * a.width;
   for (int64_t col = 0; col < a.cols; col += W) {
     vi counts;

@@ -56,11 +56,13 @@ HP_INLINE void micro(const float* a, const Gemm& g, int64_t row, int64_t col) {
 // micro-kernel, so that its code exists once and not once per activation.
 template <int A>
 static void finishRows(const Gemm& g, int64_t row, int64_t rows) {
+  const int64_t cols = g.cols, ld = g.ldc;  // copies: a store might change `g` for all that the compiler knows
+  const float* residual = g.residual;
   for (int64_t r = row; r < row + rows; ++r)
-    for (int64_t col = 0; col < g.cols; col += W) {
-      float* c = g.c + r * g.ldc + col;
+    for (int64_t col = 0; col < cols; col += W) {
+      float* c = g.c + r * ld + col;
       const vf y = activate<A>(load(c));
-      store(c, g.residual ? y + load(g.residual + r * g.ldc + col) : y);
+      store(c, residual ? y + load(residual + r * ld + col) : y);
     }
 }
 

@@ -48,23 +48,26 @@ HP_INLINE void normLanes(const NormLanes& n, int64_t col) {
     laneChains<V, true>(x, n.ld, n.channels, mean, square);
     for (int v = 0; v < V; ++v) scale[v] = set1(1.0f) / sqrt(square[v] * inverse + set1(kEpsilon));
   }
-  // The channel's weight and bias are broadcast once for all registers.
-  const auto each = [&](auto&& value) __attribute__((always_inline)) {
-    for (int64_t c = 0; c < n.channels; ++c)
+  // Copies: a store might change `n` for all that the compiler knows. Weight and bias are broadcast once for all
+  // registers.
+  const float *const weight = n.weight, *const bias = n.bias;
+  const int64_t ld = n.ld, channels = n.channels;
+  const auto each = [=](auto&& value) __attribute__((always_inline)) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const vf w = set1(weight[c]), b = bias ? set1(bias[c]) : vf{};
 #pragma GCC unroll 3
-      for (int v = 0; v < V; ++v) store(y + c * n.ld + v * W, value(load(x + c * n.ld + v * W), c, v));
+      for (int v = 0; v < V; ++v) store(y + c * ld + v * W, value(load(x + c * ld + v * W), w, b, c, v));
+    }
   };
   switch (n.form) {
     case NormForm::layernorm:
-      return each(
-          [&](vf a, int64_t c, int v) { return fma((a - mean[v]) * scale[v], set1(n.weight[c]), set1(n.bias[c])); });
-    case NormForm::rms: return each([&](vf a, int64_t c, int v) { return a * scale[v] * set1(n.weight[c]); });
-    case NormForm::affine:
-      return each([&](vf a, int64_t c, int) { return fma(a, set1(n.weight[c]), set1(n.bias[c])); });
+      return each([&](vf a, vf w, vf b, int64_t, int v) { return fma((a - mean[v]) * scale[v], w, b); });
+    case NormForm::rms: return each([&](vf a, vf w, vf, int64_t, int v) { return a * scale[v] * w; });
+    case NormForm::affine: return each([&](vf a, vf w, vf b, int64_t, int) { return fma(a, w, b); });
     case NormForm::batchnorm:
-      return each([&](vf a, int64_t c, int) {
+      return each([&](vf a, vf w, vf b, int64_t c, int) {
         const vf by = set1(1.0f) / sqrt(set1(n.variance[c] + kEpsilon));
-        return fma((a - set1(n.mean[c])) * by, set1(n.weight[c]), set1(n.bias[c]));
+        return fma((a - set1(n.mean[c])) * by, w, b);
       });
   }
 }

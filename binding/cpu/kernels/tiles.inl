@@ -107,13 +107,14 @@ static void multiply(const TileOperands& o, float* out) {
 
 template <int A>
 static void finishTiles(const Gemm& g, const float* in, int64_t row, int64_t rows, int64_t col, int64_t blocks) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const vf bias = set1(g.bias ? g.bias[row + r] : 0.0f);
-    const int64_t at = (row + r) * g.ldc + col;
+  const int64_t ld = g.ldc, at = row * ld + col;  // copies: a store might change `g` for all that the compiler knows
+  float* c = g.c + at;
+  const float *const residual = g.residual ? g.residual + at : nullptr, *const biases = g.bias;
+  for (int64_t r = 0; r < rows; ++r, in += 32) {
+    const vf bias = set1(biases ? biases[row + r] : 0.0f);
     for (int64_t b = 0; b < blocks; ++b) {
-      vf y = activate<A>(load(in + r * 32 + b * W) + bias);
-      if (g.residual) y = y + load(g.residual + at + b * W);
-      store(g.c + at + b * W, y);
+      const vf y = activate<A>(load(in + b * W) + bias);
+      store(c + r * ld + b * W, residual ? y + load(residual + r * ld + b * W) : y);
     }
   }
 }
