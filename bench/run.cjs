@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// `node bench/run.cjs peers|attention|native|callgrind … [options]`: installs bench's own packages on first use, compiles what is
+// `node bench/run.cjs peers|wasm|attention|efficiency|engine|native|callgrind … [options]`: installs bench's own packages on first use, compiles what is
 // stale, runs.
 'use strict';
 const { spawnSync } = require('node:child_process');
@@ -31,11 +31,12 @@ function newest(folder, pattern) {
 const time = (file) => (fs.existsSync(file) ? fs.statSync(file).mtimeMs : 0);
 
 const task = process.argv[2] ?? '';
-if (!/^[a-z]+$/.test(task) || !fs.existsSync(path.join(bench, 'src', `${task}.ts`))) {
-  console.error('usage: node bench/run.cjs peers|wasm|attention|efficiency|native|callgrind [options]');
+const tasks = ['peers', 'wasm', 'attention', 'efficiency', 'engine', 'native', 'callgrind'];
+if (!tasks.includes(task)) {
+  console.error(`usage: node bench/run.cjs ${tasks.join('|')} [options]`);
   process.exit(2);
 }
-// Only these load the package itself and its peers; the others are native programs of their own.
+// Only these load the package itself or its peers; the others are native programs of their own.
 if (['peers', 'wasm'].includes(task)) {
   const installed = path.join(bench, 'node_modules', '.package-lock.json');
   if (time(installed) < time(path.join(bench, 'package-lock.json'))) {
@@ -43,6 +44,8 @@ if (['peers', 'wasm'].includes(task)) {
     run(npm, ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], bench);
     fs.utimesSync(installed, new Date(), new Date());
   }
+}
+if (['peers', 'wasm', 'engine', 'efficiency'].includes(task)) {
   run(process.execPath, [path.join(root, 'binding', 'ensure.cjs')], root);
 }
 const built = path.join(bench, 'dist', `${task}.js`);

@@ -60,6 +60,28 @@ __attribute__((target("avx512f"))) float avx512(float seed) {
   return sum;
 }
 
+// Eight chains of multiply-adds and six of additions fill the fourteen registers that two constants leave of sixteen.
+#define HPFORMER_VECTOR_LOOPS(name, features, vector, set1, storeu, multiply, addition) \
+  template <int kMultiplies, int kAdditions>                                            \
+  __attribute__((target(features))) float name(float seed) {                            \
+    vector x[kMultiplies + 1], y[kAdditions + 1], m = set1(0.9999f), a = set1(seed);    \
+    for (auto& v : x) v = a;                                                            \
+    for (auto& v : y) v = a;                                                            \
+    for (int i = 0; i < kTurns; ++i) {                                                  \
+      _Pragma("GCC unroll 16") for (int n = 0; n < kMultiplies; ++n) x[n] = multiply;   \
+      _Pragma("GCC unroll 16") for (int n = 0; n < kAdditions; ++n) y[n] = addition;    \
+    }                                                                                   \
+    float out[16], sum = 0;                                                             \
+    for (auto& v : x) storeu(out, v), sum += out[0];                                    \
+    for (auto& v : y) storeu(out, v), sum += out[0];                                    \
+    return sum;                                                                         \
+  }
+HPFORMER_VECTOR_LOOPS(sseLoop, "sse2", __m128, _mm_set1_ps, _mm_storeu_ps, _mm_mul_ps(x[n], m), _mm_add_ps(y[n], a))
+HPFORMER_VECTOR_LOOPS(avx2Loop, "avx2,fma", __m256, _mm256_set1_ps, _mm256_storeu_ps, _mm256_fmadd_ps(x[n], m, a),
+                      _mm256_add_ps(y[n], a))
+HPFORMER_VECTOR_LOOPS(avx512Loop, "avx512f", __m512, _mm512_set1_ps, _mm512_storeu_ps, _mm512_fmadd_ps(x[n], m, a),
+                      _mm512_add_ps(y[n], a))
+
 struct alignas(64) TileConfig {
   uint8_t palette = 1, startRow = 0, reserved[14] = {};
   uint16_t columns[16] = {};
@@ -110,6 +132,20 @@ float neon(float seed) {
   for (auto& v : acc) sum += vgetq_lane_f32(v, 0);
   return sum;
 }
+template <int kMultiplies, int kAdditions>
+float neonLoop(float seed) {
+  float32x4_t x[kMultiplies + 1], y[kAdditions + 1], m = vdupq_n_f32(0.9999f), a = vdupq_n_f32(seed);
+  for (auto& v : x) v = a;
+  for (auto& v : y) v = a;
+  for (int i = 0; i < kTurns; ++i) {
+    for (int n = 0; n < kMultiplies; ++n) x[n] = vfmaq_f32(a, x[n], m);
+    for (int n = 0; n < kAdditions; ++n) y[n] = vaddq_f32(y[n], a);
+  }
+  float sum = 0;
+  for (auto& v : x) sum += vgetq_lane_f32(v, 0);
+  for (auto& v : y) sum += vgetq_lane_f32(v, 0);
+  return sum;
+}
 #endif
 
 struct Loop {
@@ -132,6 +168,25 @@ Loop loopOf(const std::string& isa) {
 #endif
 }
 
+using VectorRun = float (*)(float);
+
+VectorRun vectorLoopOf(const std::string& isa, VectorLoop kind) {
+#define HPFORMER_PICK(loop) \
+  (kind == VectorLoop::multiply ? loop<12, 0> : kind == VectorLoop::add ? loop<0, 12> : loop<8, 6>)
+#if defined(__x86_64__)
+  if (isa.rfind("avx512", 0) == 0 || isa == "amx") return HPFORMER_PICK(avx512Loop);
+  if (isa == "avx2" || isa.rfind("wide", 0) == 0) return HPFORMER_PICK(avx2Loop);
+  return HPFORMER_PICK(sseLoop);
+#elif defined(__aarch64__)
+  static_cast<void>(isa);
+  return HPFORMER_PICK(neonLoop);
+#else
+  static_cast<void>(isa);
+  static_cast<void>(kind);
+  return nullptr;
+#endif
+}
+
 volatile float sink;
 
 }  // namespace
@@ -145,6 +200,20 @@ double fmaPeak(const std::string& isa, int threads, double ms) {
     const auto start = Clock::now();
     parallelFor(threads, threads, [&](int64_t i) { sink = loop.run(0.5f + static_cast<float>(i)); });
     best = std::max(best, threads * loop.flops / secondsSince(start) / 1e9);
+  } while (Clock::now() < end);
+  return best;
+}
+
+double vectorRate(const std::string& isa, VectorLoop kind, double ms) {
+  const VectorRun run = vectorLoopOf(isa, kind);
+  if (!run) return 0;
+  double best = 0;
+  const double instructions = (kind == VectorLoop::both ? 14.0 : 12.0) * kTurns;
+  const auto end = Clock::now() + std::chrono::duration<double, std::milli>(ms);
+  do {
+    const auto start = Clock::now();
+    sink = run(0.5f);
+    best = std::max(best, instructions / secondsSince(start) / 1e9);
   } while (Clock::now() < end);
   return best;
 }

@@ -7,6 +7,11 @@
 //
 // hpformer_native count KERNEL TIMES: one kernel of the highest level TIMES times, for instruction counters
 //
+// hpformer_native stack [ROUNDS] [NAME...]: whole models on one thread at the level in use, beside loops of its vector
+// instructions
+//
+// hpformer_native count-stack NAME: one run of one of them, for instruction counters
+//
 // hpformer_native identity: compiler and level as JSON; counts of two are compared only where both are the same
 #include <algorithm>
 #include <chrono>
@@ -170,7 +175,11 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (task == "identity") return identity();
+  if (task == "stack") {
+    return stacks(number > 0 ? static_cast<int>(number) : 15, {argv + std::min(argc, 3), argv + argc});
+  }
+  if (task == "count-stack" && argc > 2) return countStack(argv[2]);
   if (task == "count" && argc > 3) return count(argv[2], std::atoi(argv[3]));
-  std::fprintf(stderr, "usage: hpformer_native ceilings|kernels|amx|count|identity ...\n");
+  std::fprintf(stderr, "usage: hpformer_native ceilings|kernels|amx|count|stack|count-stack|identity ...\n");
   return 2;
 }

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,5 +29,28 @@ struct Case {
 };
 
 std::vector<Case> casesOf(const Kernels& kernels);
+
+// Vector instructions of a level per nanosecond on one core, from independent chains in registers: multiply-adds
+// (multiplications where the level has none), additions, and eight of the one with six of the other.
+enum class VectorLoop { multiply, add, both };
+double vectorRate(const std::string& isa, VectorLoop kind, double ms);
+
+// One sequence through a whole model on one thread.
+class Stack {
+ public:
+  virtual ~Stack() = default;
+  virtual bool run() const = 0;      // false where it failed
+  virtual double error() const = 0;  // largest difference of the logits from the double-precision reference
+  const std::string& name() const { return name_; }
+  int64_t steps() const { return steps_; }
+
+ protected:
+  std::string name_;
+  int64_t steps_ = 0;
+};
+
+std::unique_ptr<Stack> makeStack(const std::string& name);
+int stacks(int rounds, const std::vector<std::string>& names);
+int countStack(const std::string& name);
 
 }  // namespace hpformer::native
