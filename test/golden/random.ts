@@ -1,8 +1,16 @@
 /** Random but valid configurations, sequences and batches. Every choice comes from one stream of numbers in [0, 1). */
+import fc from 'fast-check';
 import { type HPformerConfig, Tensor } from '../../src';
 import type { Feeds } from '../../src/model/types';
 
 export type Draw = () => number;
+
+/**
+ * Streams of numbers in [0, 1), each as likely as any other. `fc.double` would draw among all doubles, nearly all of which are
+ * next to zero: every choice would be the first one.
+ */
+export const draws = () =>
+  fc.infiniteStream(fc.noBias(fc.integer({ min: 0, max: 2 ** 32 - 1 })).map((x) => x / 2 ** 32));
 
 const pick = <T>(draw: Draw, ...choices: T[]): T => choices[Math.floor(draw() * choices.length)]!;
 

@@ -4,12 +4,10 @@ import { HPformer, type HPformerConfig, Tensor } from '../../src';
 import { legalOutputs } from '../../src/model/outputs';
 import { type Feeds, rewriteNames } from '../../src/model/types';
 import { excess, rmsError } from './fixture';
-import { type Draw, feedsOf, randomConfig, sequenceOf } from './random';
+import { type Draw, draws, feedsOf, randomConfig, sequenceOf } from './random';
 
 const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const runs = Number(process.env.RUNS ?? 40);
-
-const draws = () => fc.infiniteStream(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }));
 
 /** A batch with all the feeds that its configuration takes, drawn at random. */
 function randomFeeds(config: HPformerConfig, draw: Draw): Feeds {
@@ -85,7 +83,8 @@ test(`cpu = reference for every set of rewrites (seed=${seed})`, async () => {
         const got = (await model.run(feeds, { outputs })) as Record<string, Tensor>;
         model.dispose();
         const found = worst(got, exact);
-        if (!(found.excess <= 1)) throw new Error(`${name}: ${found.name} is ${found.excess} times its bound`);
+        if (!(found.excess <= 1))
+          throw new Error(`${name}: ${found.name} is ${found.excess} times its bound: ${JSON.stringify(config)}`);
       }
     }),
     { seed, numRuns: runs },

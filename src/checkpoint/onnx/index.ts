@@ -80,8 +80,15 @@ export function exportOnnx(config: HPformerConfig, weights: OnnxWeights, options
       ]);
     }
     const sliced = config.readout === 'step' && !written && options.step !== 'weights';
-    if (sliced) x = oneStep(parts, x, steps, options, batch);
+    // What is read at a padding token stays zero, as in the model.
+    let real = input.present;
+    if (sliced) {
+      const atStep = oneStep(parts, steps, options, batch);
+      x = atStep(x);
+      real = real && atStep(real);
+    }
     x = layers(parts, x, sliced ? 1 : steps, keys, segments, form);
+    if (real) x = g.op('Mul', [x, real]);
     if (config.readout === 'steps') rows = x;
     else if (config.readout === 'mean') pooled.push(meanOverLength(parts, x, input, options, batch, suffix));
     else pooled.push(sliced ? g.reshape(x, -1, config.hidden) : weightedStep(parts, x, steps, options, batch));
@@ -156,11 +163,14 @@ function sequence(parts: Parts, options: OnnxOptions, batch: number | string, su
 }
 
 /** Row `step` of each sequence before the layers: [B, 1, hidden]. */
-function oneStep(parts: Parts, x: Value, steps: Size, options: OnnxOptions, batch: number | string): Value {
+function oneStep(parts: Parts, steps: Size, options: OnnxOptions, batch: number | string): (x: Value) => Value {
   const g = parts.graph;
-  if (options.step === 'last') return g.op('Gather', [x, g.shape([g.sizes('Sub', steps, 1)])], { axis: 1 });
+  if (options.step === 'last') {
+    const last = g.shape([g.sizes('Sub', steps, 1)]);
+    return (x) => g.op('Gather', [x, last], { axis: 1 });
+  }
   const step = g.op('Unsqueeze', [g.input('step', 'int64', [batch]), g.int(1)]);
-  return g.op('Unsqueeze', [g.op('GatherND', [x, step], { batch_dims: 1 }), g.int(1)]);
+  return (x) => g.op('Unsqueeze', [g.op('GatherND', [x, step], { batch_dims: 1 }), g.int(1)]);
 }
 
 /** As the authors write it: a one-hot weight per step, summed after all layers. */
@@ -181,7 +191,7 @@ function weightedStep(parts: Parts, x: Value, steps: Size, options: OnnxOptions,
   return g.op('ReduceSum', [g.op('Mul', [x, g.op('Unsqueeze', [hot, g.int(2)])]), g.int(1)], { keepdims: 0 });
 }
 
-/** Sum over steps (padding rows zeroed) divided by the length. */
+/** Sum over steps (padding rows are zero) divided by the length. */
 function meanOverLength(
   parts: Parts,
   x: Value,
@@ -191,10 +201,9 @@ function meanOverLength(
   suffix: string,
 ): Value {
   const g = parts.graph;
-  const rows = input.present ? g.op('Mul', [x, input.present]) : x;
   const asked = options.lengths === 'input';
-  if (!asked && !input.present) return g.op('ReduceMean', [rows], { axes: [1], keepdims: 0 });
-  const sum = g.op('ReduceSum', [rows, g.int(1)], { keepdims: 0 });
+  if (!asked && !input.present) return g.op('ReduceMean', [x], { axes: [1], keepdims: 0 });
+  const sum = g.op('ReduceSum', [x, g.int(1)], { keepdims: 0 });
   let divisor: Value;
   if (asked) {
     const given = g.op('Cast', [g.input(`lengths${suffix}`, 'int64', [batch])], { to: { type: 'float32' } });
