@@ -33,7 +33,10 @@ export const rewriteNames = [
 export interface ModelOptions {
   /** Default `auto`. */
   device?: DeviceRequest;
-  /** Default `float32`. The reference device computes in float64 whatever is asked. */
+  /**
+   * Default `float32`. `bfloat16`: matrix operands of 16 bits (bfloat16 where the processor has it, else fixed point), within
+   * 1e-2 of the logits' scale. The reference device computes in float64 whatever is asked.
+   */
   precision?: Precision;
   /** Threads of one run, 1…1024. Default: `HPFORMER_THREADS`, else the container's CPU quota, else the cores. */
   threads?: number;
