@@ -1,5 +1,5 @@
 import { evaluateLabels, type Figure, type LabelEvaluation, predictLabelled } from '../data/evaluation';
-import { openSource, scoreColumns } from '../data/recipes';
+import { labelNames, openSource } from '../data/recipes';
 import { type Command, choiceOption, integerOption, write, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
 import { Progress } from './progress';
@@ -75,8 +75,7 @@ export const evaluate: Command = {
         return predictLabelled(model, counted, config.head.labels, raw).finally(() => progress.end());
       };
       const predictions = await scoresOf(part);
-      const named = bundle.labels.length === config.head.labels;
-      const names = config.head.names ?? (named ? bundle.labels : scoreColumns(config));
+      const names = labelNames(config, bundle.labels);
       const labels = evaluateLabels(predictions, names, { samples, seed });
       const fitting = request.method === undefined ? undefined : await scoresOf(request.fitPart);
       const studies = await finishReport(request, names, predictions, fitting, labels, [

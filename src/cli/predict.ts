@@ -50,7 +50,7 @@ export const predict: Command = {
     const { model, bundle } = await openBundle(source!, loadOptions(values));
     try {
       const data = openSource(bundle, model.config, inputs);
-      const columns = scoreColumns(model.config);
+      const columns = scoreColumns(model.config, bundle.labels);
       const progress = new Progress(io.stderr, data.unit);
       const writer = new ScoreWriter(out ?? io.stdout, format, data.idColumn, columns, model.device === 'reference');
       const recordFile = textOption(values, 'record');

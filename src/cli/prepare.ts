@@ -211,8 +211,7 @@ async function bundle(inputs: string[], values: Values, io: Io): Promise<void> {
 }
 
 function defaultLabels(task: string, count: number): string[] {
-  if (count === 1) return [task];
-  return Array.from({ length: count }, (_, i) => `${task} ${i}`);
+  return count === 1 ? [task] : Array.from({ length: count }, (_, i) => String(i));
 }
 
 /** Stays a folder holds: a list with a million names is slow on most file systems. */
@@ -285,7 +284,7 @@ export const prepare: Command = {
     },
     config: { type: 'string', value: 'file', help: 'bundle: configuration of a model file that carries none' },
     calibration: { type: 'string', value: 'file', help: 'bundle: calibrations, as evaluate --calibrate saves them' },
-    labels: { type: 'string', value: 'a,b,…', help: 'bundle: what the outputs mean' },
+    labels: { type: 'string', value: 'a,b,…', help: 'bundle: names of the outputs (default: their numbers)' },
     name: { type: 'string', value: 'name', help: 'bundle: its name' },
     provenance: { type: 'string', value: 'file', help: 'bundle: JSON with origin, licence, intended use, limits' },
     count: { type: 'string', value: 'n', help: 'synthetic: how many stays (default 1000)' },

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
+import { csvField } from '../data/health/csv';
 import type { HPformerError } from '../errors';
 import { fileError } from '../files';
 import { UsageError, write } from './command';
@@ -58,7 +59,7 @@ export class ScoreWriter {
   }
 
   async begin(): Promise<void> {
-    if (this.format === 'csv') await this.put(`${[this.idColumn, ...this.columns].join(',')}\n`);
+    if (this.format === 'csv') await this.put(`${[this.idColumn, ...this.columns].map(csvField).join(',')}\n`);
   }
 
   /** @param scores `[ids.length, columns.length]`, row-major. */
@@ -66,7 +67,7 @@ export class ScoreWriter {
     const width = this.columns.length;
     const lines = ids.map((id, i) => {
       const values = this.columns.map((_, k) => digits(scores[i * width + k]!, this.double));
-      if (this.format === 'csv') return [id, ...values].join(',');
+      if (this.format === 'csv') return [csvField(String(id)), ...values].join(',');
       return JSON.stringify(
         Object.fromEntries([[this.idColumn, id], ...this.columns.map((name, k) => [name, values[k]])]),
       );

@@ -79,8 +79,13 @@ export function openSource(bundle: Bundle, config: HPformerConfig, inputs: reado
   return open(bundle, config, inputs);
 }
 
+/** Names of the outputs: the configuration's, else what the bundle says of each, else their numbers. */
+export function labelNames(config: HPformerConfig, labels: readonly string[] = []): readonly string[] {
+  const { labels: count, names } = config.head;
+  return names ?? (labels.length === count ? labels : Array.from({ length: count }, (_, i) => String(i)));
+}
+
 /** Columns of a score file after the id: `probability`, or `p_<name>` of several labels. */
-export function scoreColumns(config: HPformerConfig): string[] {
-  const { labels, names } = config.head;
-  return labels === 1 ? ['probability'] : Array.from({ length: labels }, (_, i) => `p_${names?.[i] ?? i}`);
+export function scoreColumns(config: HPformerConfig, labels?: readonly string[]): string[] {
+  return config.head.labels === 1 ? ['probability'] : labelNames(config, labels).map((name) => `p_${name}`);
 }

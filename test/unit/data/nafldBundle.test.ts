@@ -273,6 +273,10 @@ describe('recipe and model', () => {
       'p_0',
       'p_1',
     ]);
+    const nameless = changed((c) => Object.assign(c.head, { labels: 2, names: undefined }));
+    expect(scoreColumns(nameless, ['sepsis', 'stroke'])).toEqual(['p_sepsis', 'p_stroke']);
+    expect(scoreColumns(nameless, ['one'])).toEqual(['p_0', 'p_1']);
+    expect(scoreColumns(two, ['x', 'y'])).toEqual(['p_a', 'p_heart failure']);
   });
 });
 
