@@ -16,6 +16,30 @@ const tasks = ['kernels', 'model', 'scaling', 'attention', 'compare'] as const;
 const figure = (x: number | undefined, digits = 4) =>
   x === undefined ? '' : x >= 10000 ? x.toFixed(0) : `${+x.toPrecision(digits)}`;
 
+const sizeText = (bytes: number) => (bytes >= 2 ** 20 ? `${bytes / 2 ** 20} MB` : `${bytes / 1024} KB`);
+
+/** Figures of a run in words: what `--json` names shortly, with its unit. */
+const figureNames: Record<string, string> = {
+  loadMs: 'load time, ms',
+  loadedBytes: 'memory of the loaded model, MB',
+  peakBytesOverLoaded: 'peak memory over that, MB',
+  timeExponentFrom1024: 'exponent of time from L = 1024 on',
+  memoryExponentFrom1024: 'exponent of memory from L = 1024 on',
+  leastNanosecondsPerToken: 'least time of a token, ns',
+  mostNanosecondsPerToken: 'most time of a token, ns',
+  mostOverLeast: 'most over least',
+};
+
+/** The figures of a run as lines of a table. */
+export function figureLines(figures: BenchRun['figures']): [name: string, value: string][] {
+  return Object.entries(figures ?? {}).map(([key, value]) => {
+    const growth = /^peakGrowthBytesAt(\d+)$/.exec(key);
+    const name = growth ? `peak memory that a run of L = ${growth[1]} adds, MB` : (figureNames[key] ?? key);
+    if (typeof value !== 'number') return [name, value];
+    return [name, figure(/Bytes/.test(key) ? value / 2 ** 20 : value)];
+  });
+}
+
 const header = [
   'name',
   'device',
@@ -65,17 +89,13 @@ export function benchPage(run: BenchRun): string {
   const long = rows.filter(({ steps }) => steps !== undefined);
   const sections: string[] = [];
   if (run.bench === 'scaling') {
-    const points = (value: (row: BenchRow) => number | undefined) =>
-      long.flatMap((row) => (value(row) ? [[row.steps!, value(row)!] as const] : []));
+    const points = (value: (row: BenchRow) => number) =>
+      long.flatMap((row) => (value(row) > 0 ? [[row.steps!, value(row)] as const] : []));
+    const drawn = (title: string, unit: string, value: (row: BenchRow) => number) =>
+      section(title, curves(title, [{ name: 'HPformer', points: points(value) }], 'steps L', unit));
     sections.push(
-      section(
-        'Time by length',
-        curves('Time by length', [{ name: 'HPformer', points: points((r) => r.ms) }], 'steps L', 'ms'),
-      ),
-      section(
-        'Memory by length',
-        curves('Memory by length', [{ name: 'HPformer', points: points((r) => r.bytes) }], 'steps L', 'bytes'),
-      ),
+      drawn('Time by length', 'ms', (row) => row.ms),
+      drawn('Peak memory that a run adds, by length', 'MB', (row) => (row.bytes ?? 0) / 2 ** 20),
     );
   } else if (run.bench === 'kernels') {
     for (const level of run.ceilings?.levels ?? []) {
@@ -84,11 +104,11 @@ export function benchPage(run: BenchRun): string {
           ? [{ name: row.name.replace('native ', ''), flops: row.flops, bytes: row.bytes, gflops: row.gflops }]
           : [],
       );
-      const bandwidth = run.ceilings?.copy[0]?.gbs1 ?? 0;
+      const bandwidths = run.ceilings!.copy.map(({ bytes, gbs1 }) => ({ name: sizeText(bytes), gbs: gbs1 }));
       sections.push(
         section(
           `Roofline, ${level.isa}, one core`,
-          roofline(`Roofline of ${level.isa}`, points, level.fma1, bandwidth),
+          roofline(`Roofline of ${level.isa}`, points, level.fma1, bandwidths),
         ),
       );
     }
@@ -122,10 +142,7 @@ export function benchPage(run: BenchRun): string {
     );
   }
   const { header: head, cells } = shown(rows);
-  const figures = Object.entries(run.figures ?? {}).map(([name, value]) => [
-    name,
-    typeof value === 'number' ? figure(value) : value,
-  ]);
+  const figures = figureLines(run.figures);
   return page(
     `hpformer bench ${run.bench}`,
     note,
@@ -146,7 +163,6 @@ function cudaFigures(asked: Parameters<typeof cudaDevices>[0]): Record<string, s
 
 /** The ceilings of the run, in words. */
 function ceilingFigures({ levels, copy, amx }: Ceilings): Record<string, string> {
-  const size = (bytes: number) => (bytes >= 2 ** 20 ? `${bytes / 2 ** 20} MB` : `${bytes / 1024} KB`);
   return {
     ...Object.fromEntries(
       levels.map(({ isa, fma1, fma2 }) => [
@@ -156,7 +172,7 @@ function ceilingFigures({ levels, copy, amx }: Ceilings): Record<string, string>
     ),
     ...Object.fromEntries(
       copy.map(({ bytes, gbs1, gbs2 }) => [
-        `copy of ${size(bytes)}`,
+        `copy of ${sizeText(bytes)}`,
         `${figure(gbs1)} GB/s on one core, ${figure(gbs2)} on two`,
       ]),
     ),
@@ -188,15 +204,24 @@ async function report(run: BenchRun, values: Values, io: Io): Promise<number> {
   else {
     const { header: head, cells } = shown(run.rows);
     await write(io.stdout, formatTable(head, cells));
-    const figures = Object.entries(run.figures ?? {}).map(
-      ([k, v]) => [k, typeof v === 'number' ? figure(v) : v] as const,
-    );
+    const figures = figureLines(run.figures);
     if (figures.length > 0) await write(io.stdout, `\n${formatPairs(figures)}`);
   }
   const failed = run.rows.filter((row) => !row.checked);
   if (failed.length === 0) return 0;
   await write(io.stderr, `hpformer bench: wrong results: ${failed.map(({ name }) => name).join(', ')}\n`);
   return 1;
+}
+
+/** A row of `bench attention`. */
+interface AttentionRow {
+  system: string;
+  steps: number;
+  ms: number;
+  bytes: number;
+  flops: number;
+  parametersPerLayer: number;
+  checked: boolean;
 }
 
 async function attention(values: Values, io: Io): Promise<number> {
@@ -218,27 +243,39 @@ async function attention(values: Values, io: Io): Promise<number> {
     rounds,
     ...(threads ? ['--threads', String(threads)] : []),
   ]);
-  const result = JSON.parse(text) as {
-    rows: (Record<string, number | string | boolean> & { system: string; ms: number; checked: boolean })[];
-  };
+  const result = JSON.parse(text) as { rows: AttentionRow[] };
+  const columns = ['system', 'steps', 'ms', 'MB', 'MFLOP', 'parameters per layer', 'checked'];
+  const cells = result.rows.map(({ system, steps: long, ms, bytes, flops, parametersPerLayer, checked }) => [
+    system,
+    String(long),
+    figure(ms),
+    figure(bytes / 2 ** 20, 3),
+    figure(flops / 1e6),
+    String(parametersPerLayer),
+    checked ? 'yes' : 'NO',
+  ]);
   const file = textOption(values, 'html');
   if (file !== undefined) {
-    const items = result.rows.map(({ system, ms }) => ({ name: system, value: ms, text: `${figure(ms)} ms` }));
+    const drawn = (title: string, unit: string, value: (row: AttentionRow) => number) => {
+      const items = result.rows.map((row) => ({ name: row.system, value: value(row) }));
+      return section(
+        title,
+        bars(
+          title,
+          items.map((item) => ({ ...item, text: `${figure(item.value, 3)} ${unit}` })),
+        ),
+      );
+    };
     const note =
-      'One sequence through a whole encoder, the same sizes and primitives for all; every system was checked against its formula.';
+      'One sequence through a whole encoder, the same sizes and primitives for all; every system was checked against its formula. Memory is what the first run adds to the loaded encoder.';
+    const parts = [drawn('Time', 'ms', ({ ms }) => ms), drawn('Peak memory', 'MB', ({ bytes }) => bytes / 2 ** 20)];
     await writeAtomically(
       file,
-      page(`Attentions at L = ${steps}`, note, section('Milliseconds', bars('Milliseconds', items))),
+      page(`Attentions at L = ${steps}`, note, ...parts, section('All rows', table(columns, cells))),
     );
   }
   if (values.json) await writeJson(io.stdout, result);
-  else {
-    const columns = ['system', 'steps', 'ms', 'bytes', 'flops', 'parametersPerLayer', 'checked'];
-    const cells = result.rows.map((row) =>
-      columns.map((c) => (typeof row[c] === 'number' ? figure(row[c]) : String(row[c]))),
-    );
-    await write(io.stdout, formatTable(columns, cells));
-  }
+  else await write(io.stdout, formatTable(columns, cells));
   return result.rows.every(({ checked }) => checked) ? 0 : 1;
 }
 

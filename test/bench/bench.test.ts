@@ -175,7 +175,10 @@ describe('page', () => {
         const kernels = points.map(([x, y], i) => ({ name: String(i), flops: x, bytes: 1, gflops: y }));
         const all = [
           curves('c', [{ name: 'x', points }], 'x', 'y'),
-          roofline('r', kernels, 100, 50),
+          roofline('r', kernels, 100, [
+            { name: 'L1', gbs: 50 },
+            { name: 'L2', gbs: 5 },
+          ]),
           bars(
             'b',
             points.map(([, value], i) => ({ name: String(i), value })),
@@ -184,8 +187,8 @@ describe('page', () => {
         for (const svg of all) {
           expect(svg).not.toMatch(/NaN|Infinity|undefined/);
           for (const [, cx] of svg.matchAll(/cx="([^"]+)"/g)) {
-            expect(Number(cx)).toBeGreaterThanOrEqual(63.9);
-            expect(Number(cx)).toBeLessThanOrEqual(696.1);
+            expect(Number(cx)).toBeGreaterThanOrEqual(75.9);
+            expect(Number(cx)).toBeLessThanOrEqual(540.1);
           }
         }
       }),
@@ -195,7 +198,7 @@ describe('page', () => {
 
   test('nothing to draw draws nothing', () => {
     expect(curves('c', [{ name: 'x', points: [[0, 1]] }], 'x', 'y')).toBe('');
-    expect(roofline('r', [], 1, 1)).toBe('');
+    expect(roofline('r', [], 1, [{ name: 'L1', gbs: 1 }])).toBe('');
     expect(bars('b', [])).toBe('');
   });
 });
