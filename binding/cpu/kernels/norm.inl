@@ -120,22 +120,29 @@ static void normRow(const NormLanes& n) {
   } else if (n.form == NormForm::rms) {
     scale = set1(1.0f) / sqrt(set1(rowChains<true>(n.x, n.channels, 0) * inverse) + set1(kEpsilon));
   }
-  for (int64_t c = 0; c < n.channels; c += W) {
-    const int64_t count = n.channels - c < W ? n.channels - c : W;
-    const vf x = loadFirst(n.x + c, count), w = loadFirst(n.weight + c, count);
-    const vf bias = n.form == NormForm::rms ? vf{} : loadFirst(n.bias + c, count);
-    vf y{};
-    switch (n.form) {
-      case NormForm::layernorm: y = fma((x - mean) * scale, w, bias); break;
-      case NormForm::rms: y = x * scale * w; break;
-      case NormForm::affine: y = fma(x, w, bias); break;
-      case NormForm::batchnorm: {
+  const auto each = [&n](auto&& value) __attribute__((always_inline)) {
+    const float *const x = n.x, *const weight = n.weight, *const bias = n.bias;
+    float* const y = n.y;
+    const int64_t channels = n.channels;
+    int64_t c = 0;
+    for (; c + W <= channels; c += W)
+      store(y + c, value(load(x + c), load(weight + c), bias ? load(bias + c) : vf{}, c, W));
+    if (const int64_t left = channels - c; left > 0)
+      storeFirst(y + c,
+                 value(loadFirst(x + c, left), loadFirst(weight + c, left), bias ? loadFirst(bias + c, left) : vf{}, c,
+                       left),
+                 left);
+  };
+  switch (n.form) {
+    case NormForm::layernorm:
+      return each([&](vf x, vf w, vf b, int64_t, int64_t) { return fma((x - mean) * scale, w, b); });
+    case NormForm::rms: return each([&](vf x, vf w, vf, int64_t, int64_t) { return x * scale * w; });
+    case NormForm::affine: return each([&](vf x, vf w, vf b, int64_t, int64_t) { return fma(x, w, b); });
+    case NormForm::batchnorm:
+      return each([&](vf x, vf w, vf b, int64_t c, int64_t count) {
         const vf by = set1(1.0f) / sqrt(loadFirst(n.variance + c, count) + set1(kEpsilon));
-        y = fma((x - loadFirst(n.mean + c, count)) * by, w, bias);
-        break;
-      }
-    }
-    storeFirst(n.y + c, y, count);
+        return fma((x - loadFirst(n.mean + c, count)) * by, w, b);
+      });
   }
 }
 
