@@ -1,0 +1,97 @@
+/** The programs of examples/ run: a service that aborts when a client goes away, a pool of workers, a file of rows. */
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { HPformer, Tensor } from '../../src';
+import { root } from '../skips';
+
+const env = { ...process.env, HPFORMER_MODULE: root };
+const file = join(root, 'examples', 'nafld-mortality', 'model.safetensors');
+const example = (name: string, ...args: string[]) =>
+  spawnSync(process.execPath, [join(root, 'examples', name), ...args], { encoding: 'utf8', env, timeout: 60000 });
+const sample = (seed: number) =>
+  Array.from({ length: 48 }, (_, t) => Array.from({ length: 31 }, (_, f) => Math.fround(Math.sin(seed + 31 * t + f))));
+
+/** What the model itself says of samples. */
+async function expected(samples: number[][][]): Promise<number[]> {
+  const model = await HPformer.load(file, { device: 'cpu' });
+  const data = Float32Array.from(samples.flat(2));
+  const { probabilities } = await model.run({ features: new Tensor('float32', data, [samples.length, 48, 31]) });
+  model.dispose();
+  return [...(probabilities.data as Float32Array)];
+}
+
+test('HTTP service: answers, refuses, aborts the run of a client that goes away, and ends when asked', async () => {
+  const child = spawn(process.execPath, [join(root, 'examples', 'http.cjs'), '0'], { env });
+  let printed = '';
+  const said = async (pattern: RegExp) => {
+    while (!pattern.test(printed)) await once(child.stdout, 'data');
+  };
+  child.stdout.on('data', (chunk: Buffer) => {
+    printed += chunk.toString();
+  });
+  try {
+    await said(/listening on/);
+    const url = /http:\S+/.exec(printed)![0];
+    const post = async (body: string) => {
+      const response = await fetch(url, { method: 'POST', body });
+      return { status: response.status, body: (await response.json()) as Record<string, unknown> };
+    };
+    const samples = [sample(1), sample(2)];
+    const wanted = await expected(samples);
+    expect(await post(JSON.stringify({ features: samples }))).toEqual({
+      status: 200,
+      body: { probabilities: wanted.map((value) => [value]) },
+    });
+    expect(await post('{')).toMatchObject({ status: 400 });
+    expect(await post('{"features": [[1]]}')).toMatchObject({ status: 400 });
+    expect(await post('{"features": [[[1, 2]]]}')).toMatchObject({ status: 400, body: { code: 'ERR_HPFORMER_SHAPE' } });
+    expect((await fetch(url)).status).toBe(404);
+
+    // The body is whole, the run begins, the client leaves.
+    const many = JSON.stringify({ features: Array.from({ length: 200 }, (_, i) => sample(i)) });
+    for (let tries = 0; !/aborted/.test(printed) && tries < 50; tries++) {
+      const request = http.request(url, { method: 'POST' });
+      request.on('error', () => undefined);
+      request.end(many);
+      await once(request, 'finish');
+      await new Promise((resolve) => setTimeout(resolve, tries));
+      request.destroy();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    await said(/aborted: the client went away/);
+    expect((await post(JSON.stringify({ features: samples }))).status).toBe(200);
+    child.kill('SIGTERM');
+    const [code, signal] = await once(child, 'exit');
+    expect([code, signal]).toEqual([0, null]);
+  } finally {
+    child.kill('SIGKILL');
+  }
+}, 120000);
+
+test('pool of workers', () => {
+  const { status, stdout, stderr } = example('workers.cjs', '2', '16');
+  expect([status, stderr]).toEqual([0, '']);
+  expect(stdout).toBe('16 batches on 2 workers, equal answers; a wrong shape: ERR_HPFORMER_SHAPE\n');
+});
+
+test('a file of rows, in batches that do not divide it', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'hpformer-examples-'));
+  try {
+    const samples = Array.from({ length: 7 }, (_, i) => sample(i));
+    const from = join(folder, 'in.jsonl');
+    writeFileSync(from, samples.map((features, id) => JSON.stringify({ id, features })).join('\n'));
+    const { status, stdout, stderr } = example('batch.cjs', from, join(folder, 'out.csv'), '3');
+    expect([status, stderr, stdout]).toEqual([0, '', `7 rows: ${join(folder, 'out.csv')}\n`]);
+    const [header, ...lines] = readFileSync(join(folder, 'out.csv'), 'utf8').trim().split('\n');
+    expect(header).toBe('id,probability');
+    const wanted = await expected(samples);
+    expect(lines).toEqual(wanted.map((value, id) => `${id},${value}`));
+    expect(example('batch.cjs', join(folder, 'none'), join(folder, 'x')).status).toBe(1);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
