@@ -128,10 +128,10 @@ static void normRow(const NormLanes& n) {
     for (; c + W <= channels; c += W)
       store(y + c, value(load(x + c), load(weight + c), bias ? load(bias + c) : vf{}, c, W));
     if (const int64_t left = channels - c; left > 0)
-      storeFirst(y + c,
-                 value(loadFirst(x + c, left), loadFirst(weight + c, left), bias ? loadFirst(bias + c, left) : vf{}, c,
-                       left),
-                 left);
+      storeFirst(
+          y + c,
+          value(loadFirst(x + c, left), loadFirst(weight + c, left), bias ? loadFirst(bias + c, left) : vf{}, c, left),
+          left);
   };
   switch (n.form) {
     case NormForm::layernorm:

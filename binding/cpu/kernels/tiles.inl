@@ -30,18 +30,28 @@ static void releaseTiles() {
   tilesReady = false;
 }
 
-// Lanes [k][ld] to B tiles; `blocks` column tiles of 16. With `part` the three parts, that far from each other.
+// Lanes [k][ld] to B tiles; `blocks` column tiles of 16. With `part` the three parts, that far from each other. One
+// column tile after the other, so that the loop over a tile's 16 rows has nothing to decide.
+template <bool Parts>
 static void toPairs(const float* x, int64_t ld, int64_t k, int64_t blocks, uint16_t* to, int64_t part) {
-  const int64_t deep = (k + 31) / 32 * 32;
-  for (int64_t i = 0; i < deep; i += 2, x += 2 * ld)
-    for (int64_t b = 0; b < blocks; ++b) {
-      const vf first = i < k ? load(x + b * W) : vf{}, second = i + 1 < k ? load(x + ld + b * W) : vf{};
-      uint16_t* at = to + (i / 32 * blocks + b) * kHalves + i % 32 * 16;
-      if (part > 0)
-        storeParts(at, part, first, second);
-      else
-        storePairs(at, first, second);
+  const auto put = [part](uint16_t * at, vf first, vf second) __attribute__((always_inline)) {
+    if constexpr (Parts)
+      storeParts(at, part, first, second);
+    else
+      storePairs(at, first, second);
+  };
+  for (int64_t b = 0; b < blocks; ++b) {
+    const float* in = x + b * W;
+    uint16_t* out = to + b * kHalves;
+    int64_t i = 0;
+    for (; i + 32 <= k; i += 32, out += blocks * kHalves)
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < 16; ++j, in += 2 * ld) put(out + j * 32, load(in), load(in + ld));
+    for (int64_t j = 0; i < k && j < 16; ++j, in += 2 * ld) {
+      const int64_t at = i + 2 * j;
+      put(out + j * 32, at < k ? load(in) : vf{}, at + 1 < k ? load(in + ld) : vf{});
     }
+  }
 }
 
 template <int R>
@@ -159,7 +169,7 @@ HP_INLINE void eachChunk(const float* x, int64_t ld, int64_t k, int64_t cols, bo
   tilesAcquire();
   for (int64_t at = 0; at < all; at += most) {
     const int64_t blocks = all - at < most ? all - at : most, part = split ? blocks * column : 0;
-    toPairs(x + at * W, ld, k, blocks, pairs, part);
+    split ? toPairs<true>(x + at * W, ld, k, blocks, pairs, part) : toPairs<false>(x + at * W, ld, k, blocks, pairs, 0);
     HP_TILE_FENCE();
     use(pairs, part, at * W, blocks);
   }
