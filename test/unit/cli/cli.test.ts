@@ -310,6 +310,15 @@ describe('score files', () => {
     expect(fs.readdirSync(folder).sort()).toEqual(['d.csv', 's.csv', 's.jsonl']);
   });
 
+  test('ids and names with commas, quotes or line ends stay one field', async () => {
+    const file = path.join(folder, 's.csv');
+    const writer = new ScoreWriter(file, 'csv', 'patient', ['p_heart, failure', 'p_b'], false);
+    await writer.begin();
+    await writer.rows(['a,"b"', 'c\nd'], Float32Array.of(0.5, 1, 0.25, 0));
+    await writer.end();
+    expect(fs.readFileSync(file, 'utf8')).toBe('patient,"p_heart, failure",p_b\n"a,""b""",0.5,1\n"c\nd",0.25,0\n');
+  });
+
   test('given up, it leaves an earlier file and nothing else', async () => {
     const file = path.join(folder, 's.csv');
     fs.writeFileSync(file, 'earlier');
