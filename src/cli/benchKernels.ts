@@ -20,11 +20,11 @@ export interface KernelOptions {
   /** Rows whose names contain one of these; none: all. */
   names: readonly string[];
   quick: boolean;
-  threads?: number;
+  threads?: number | undefined;
   /** Of the fused model; the kernels of `kernels.*` are float32. */
-  precision?: 'float32' | 'bfloat16';
+  precision?: 'float32' | 'bfloat16' | undefined;
   /** Only this device; `auto` or absent: the processor and every CUDA device. */
-  device?: string;
+  device?: string | undefined;
   shape: Shape;
 }
 

@@ -33,18 +33,10 @@ export const inspect: Command = {
     }
     if (values.json && values.mermaid) throw new UsageError('--json, --mermaid: expected one of them, got both');
     const file = textOption(values, 'config');
-    const config = file === undefined ? {} : { config: await readConfig(file) };
-    const { model, bundle } = await openModel(source!, { ...loadOptions(values), ...config });
+    const config = file === undefined ? undefined : await readConfig(file);
+    const { model, bundle } = await openModel(source!, { ...loadOptions(values), config });
     try {
-      const plan =
-        steps === undefined
-          ? undefined
-          : model.plan({
-              batch: batch ?? 1,
-              steps,
-              ...(steps2 === undefined ? {} : { steps2 }),
-              ...(rows === undefined ? {} : { rows }),
-            });
+      const plan = steps === undefined ? undefined : model.plan({ batch: batch ?? 1, steps, steps2, rows });
       if (values.mermaid) {
         await write(io.stdout, `${(plan ?? model.graph).toMermaid()}\n`);
         return 0;

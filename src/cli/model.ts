@@ -24,11 +24,7 @@ export function loadOptions(values: Values): LoadOptions {
   }
   const precision = choiceOption<Precision>(values, 'precision', ['float32', 'bfloat16']);
   const threads = integerOption(values, 'threads', 1, 1024);
-  return {
-    ...(device === undefined ? {} : { device: device as DeviceRequest }),
-    ...(precision === undefined ? {} : { precision }),
-    ...(threads === undefined ? {} : { threads }),
-  };
+  return { device: device as DeviceRequest | undefined, precision, threads };
 }
 
 /** A configuration file: the configuration itself, or an object that has it under `config`. */

@@ -201,8 +201,7 @@ export class HPformer {
     options?: StreamOptions<Name>,
   ): AsyncGenerator<Results<Name>, void, undefined> {
     const { outputs, concurrency, signal } = options ?? {};
-    const run = (feeds: Feeds, inner: AbortSignal) =>
-      this.run<Name>(feeds, outputs ? { outputs, signal: inner } : { signal: inner });
+    const run = (feeds: Feeds, inner: AbortSignal) => this.run<Name>(feeds, { outputs, signal: inner });
     const check = () => {
       this.#check(options);
       checkSignal(signal);

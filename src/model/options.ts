@@ -117,7 +117,7 @@ const int32Max = 2147483647;
  * A shape to plan or warm up for, completed.
  * @throws HPformerError `ERR_HPFORMER_TYPE`, `ERR_HPFORMER_RANGE`.
  */
-export function checkShape(where: string, shape: Shape): Required<Shape> {
+export function checkShape(where: string, shape: Shape): { batch: number; steps: number; steps2: number } {
   if (typeof shape !== 'object' || shape === null) {
     throw new HPformerError('ERR_HPFORMER_TYPE', `${where}: expected { batch, steps }, got ${describe(shape)}`);
   }

@@ -32,34 +32,34 @@ export const rewriteNames = [
 /** Options of `HPformer.create`, and of `HPformer.load` except `config`. */
 export interface ModelOptions {
   /** Default `auto`. */
-  device?: DeviceRequest;
+  device?: DeviceRequest | undefined;
   /**
    * Default `float32`. `bfloat16`: matrix operands of 16 bits (bfloat16 where the processor has it, else fixed point), within
    * 1e-2 of the logits' scale. The reference device computes in float64 whatever is asked.
    */
-  precision?: Precision;
+  precision?: Precision | undefined;
   /** Threads of one run, 1…1024. Default: `HPFORMER_THREADS`, else the container's CPU quota, else the cores. */
-  threads?: number;
+  threads?: number | undefined;
   /** Aborts loading. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** `propagate` (default): NaN and infinity go through to that sequence's outputs. `error`: they make the run fail. */
-  nonFinite?: 'propagate' | 'error';
+  nonFinite?: 'propagate' | 'error' | undefined;
   /** Switches exact rewrites off (or on), for tests and benchmarks. Default: all on. */
-  rewrites?: Partial<Record<RewriteName, boolean>>;
+  rewrites?: Partial<Record<RewriteName, boolean>> | undefined;
   /** Most bytes of feeds, outputs and scratch memory for one run (default 2 GiB); beyond them it fails with `ERR_HPFORMER_LIMIT` before anything is allocated. */
-  maxBytes?: number;
+  maxBytes?: number | undefined;
 }
 
 /** Options of `HPformer.load`. */
 export interface LoadOptions extends ModelOptions {
   /** All or part of the configuration. Beats the one inside the file, which beats inference from names and shapes. */
-  config?: DeepPartial<HPformerConfig>;
+  config?: DeepPartial<HPformerConfig> | undefined;
 }
 
 /** Options of `HPformer.create`. */
 export interface CreateOptions extends ModelOptions {
   /** Seed of the random weights, an integer 0…2^53−1; the same seed gives the same bits everywhere. Default 0. */
-  seed?: number;
+  seed?: number | undefined;
 }
 
 /** A typed array as a feed: taken only where the configuration and a batch of 1 leave one reading of its shape. */
@@ -71,23 +71,23 @@ export type FeedValue = TensorLike | BareArray;
 /** What goes into a model; which of them a model takes follows from its configuration. B batch, L steps. */
 export interface Feeds {
   /** `[B, L, F]` real (float32, float64, float16, bfloat16). */
-  features?: FeedValue;
+  features?: FeedValue | undefined;
   /** `[B, L]` integers (int32, int64, uint8), each 0…vocabulary−1. */
-  tokens?: FeedValue;
+  tokens?: FeedValue | undefined;
   /** `[B, L]` real; pixels come already normalised. */
-  values?: FeedValue;
+  values?: FeedValue | undefined;
   /** Second sequence of a two-sequence model, `[B, L2]`. */
-  tokens2?: FeedValue;
+  tokens2?: FeedValue | undefined;
   /** Second sequence of a two-sequence model, `[B, L2]`. */
-  values2?: FeedValue;
+  values2?: FeedValue | undefined;
   /** `[B]` integers. Over `padded`: the divisor of the mean readout, ≥ 1. Over `valid`: each sequence's own length, 1…L. */
-  lengths?: FeedValue;
+  lengths?: FeedValue | undefined;
   /** As `lengths`, for the second sequence. */
-  lengths2?: FeedValue;
+  lengths2?: FeedValue | undefined;
   /** `[B]` integers: the step that readout `step` reads. Default: the last (valid) step. */
-  step?: FeedValue;
+  step?: FeedValue | undefined;
   /** `[B, L]`: instead of `step`, the weights of a weighted sum over steps. */
-  readoutWeights?: FeedValue;
+  readoutWeights?: FeedValue | undefined;
 }
 
 /** A real-valued result: float32, or float64 on the reference device. */
@@ -120,19 +120,19 @@ export type OutputName =
 /** Options of `runSync`. */
 export interface RunSyncOptions<Name extends string = string> {
   /** Exactly these are returned. Default: `logits`, and `probabilities` where the head has a link. */
-  outputs?: readonly Name[];
+  outputs?: readonly Name[] | undefined;
 }
 
 /** Options of `run`. */
 export interface RunOptions<Name extends string = string> extends RunSyncOptions<Name> {
   /** Aborts the run; the promise rejects with `signal.reason`, unchanged. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Options of `stream`. */
 export interface StreamOptions<Name extends string = string> extends RunOptions<Name> {
   /** Batches in flight or waiting to be taken, 1…1024. Default 4. */
-  concurrency?: number;
+  concurrency?: number | undefined;
 }
 
 /** A shape to plan or warm up for. */
@@ -142,13 +142,13 @@ export interface Shape {
   /** Steps L of each, ≥ 1. */
   steps: number;
   /** Steps of the second sequence; default `steps`. Two-sequence models only. */
-  steps2?: number;
+  steps2?: number | undefined;
 }
 
 /** The input shape that `plan` answers for. */
 export interface PlanShape extends Shape {
   /** Steps of a sequence that the readout reads. Default: 1 for readout `step`, else all. */
-  rows?: number;
+  rows?: number | undefined;
 }
 
 /** Number of parameters: read by the forward, and trained (running statistics are not, dead upstream tensors were). */

@@ -106,3 +106,20 @@ test('numbers in native messages are spelled as JavaScript spells them', async (
   });
   strict.dispose();
 });
+
+test('undefined is as good as absent, for the compiler (exactOptionalPropertyTypes) and at run time', async () => {
+  const none = undefined;
+  const made = await HPformer.create(config, {
+    device: none,
+    precision: none,
+    threads: none,
+    signal: none,
+    seed: none,
+  });
+  const results = await made.run({ features, step: none, readoutWeights: none }, { outputs: none, signal: none });
+  expect(Object.keys(results)).toEqual(['logits', 'probabilities']);
+  expect(made.plan({ batch: 1, steps: 12, steps2: none, rows: none }).rows).toBe(1);
+  for await (const { logits } of made.stream([{ features }], { outputs: none, concurrency: none, signal: none }))
+    expect(logits.data).toEqual(results.logits.data);
+  made.dispose();
+});
