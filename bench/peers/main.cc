@@ -164,10 +164,12 @@ int run(int argc, char** argv) {
     good = good && checked;
     const int64_t bytes = o.measureMemory ? measureMemory(argv[0], o.systems[i], o) : -1;
     std::printf(
-        "%s\n  { \"system\": \"%s\", \"steps\": %lld, \"ms\": %.4f, \"bytes\": %lld, \"flops\": %.0f, "
+        "%s\n  { \"system\": \"%s\", \"steps\": %lld, \"ms\": %.4f, \"low\": %.4f, \"high\": %.4f, \"bytes\": %lld, "
+        "\"flops\": %.0f, "
         "\"checked\": %s, \"error\": %.2e, \"parametersPerLayer\": %lld, \"repetitions\": %zu }",
         i ? "," : "", o.systems[i].c_str(), static_cast<long long>(o.size.size.steps), times[i][times[i].size() / 2],
-        static_cast<long long>(bytes), systems[i]->flops(), checked ? "true" : "false", errors[i],
+        times[i][times[i].size() / 4], times[i][times[i].size() * 3 / 4], static_cast<long long>(bytes),
+        systems[i]->flops(), checked ? "true" : "false", errors[i],
         static_cast<long long>(systems[i]->parametersPerLayer()), times[i].size());
   }
   std::printf("\n], \"isa\": \"%s\", \"threads\": %d, \"hidden\": %lld, \"heads\": %lld, \"layers\": %lld }\n",

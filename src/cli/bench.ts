@@ -274,7 +274,8 @@ async function attention(values: Values, io: Io): Promise<number> {
       page(`Attentions at L = ${steps}`, note, ...parts, section('All rows', table(columns, cells))),
     );
   }
-  if (values.json) await writeJson(io.stdout, result);
+  // Saved with the machine, so that `bench compare` can read it.
+  if (values.json) await writeJson(io.stdout, { ...newRun('attention', []), ...result });
   else await write(io.stdout, formatTable(columns, cells));
   return result.rows.every(({ checked }) => checked) ? 0 : 1;
 }

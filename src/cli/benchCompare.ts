@@ -52,7 +52,10 @@ export async function readRun(file: string): Promise<BenchRun> {
     const why = (cause as Error).message;
     throw new HPformerError('ERR_HPFORMER_FILE', `${file}: expected a run saved with bench --json (${why})`, { cause });
   }
-  const rows = (run as BenchRun | null)?.rows;
+  // Rows of `bench attention` name a system and a length.
+  const rows = (run as BenchRun | null)?.rows?.map?.((row: BenchRow & { system?: unknown }) =>
+    typeof row?.system === 'string' ? { ...row, name: `${row.system} at L=${row.steps}` } : row,
+  );
   const good = (row: BenchRow | null) =>
     typeof row?.name === 'string' && [row.ms, row.low, row.high].every((n) => Number.isFinite(n) && n > 0);
   if (!Array.isArray(rows) || !rows.every(good)) {
@@ -61,5 +64,5 @@ export async function readRun(file: string): Promise<BenchRun> {
       `${file}: expected rows with name, ms, low and high, got something else`,
     );
   }
-  return run as BenchRun;
+  return { ...(run as BenchRun), rows };
 }

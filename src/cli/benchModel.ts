@@ -7,7 +7,17 @@ import type { HPformerConfig } from '../config/types';
 import { HPformer } from '../model/hpformer';
 import type { Feeds, ModelOptions } from '../model/types';
 import { Tensor } from '../tensor/tensor';
-import { type BenchRow, bounds, type Contestant, errorOf, fittedExponent, interleaved, uniform } from './benchTiming';
+import {
+  type BenchRow,
+  bounds,
+  type Contestant,
+  copyOf,
+  errorOf,
+  fittedExponent,
+  interleaved,
+  rotating,
+  uniform,
+} from './benchTiming';
 import { UsageError } from './command';
 
 /** Default lengths of the published runs. */
@@ -68,6 +78,14 @@ async function check(source: string, model: HPformer, steps: number): Promise<nu
   return errorOf((await model.run(feeds)).logits.data, expected);
 }
 
+/** `call` on one of several copies of the feeds in turn. */
+function fresh(call: (feeds: Feeds) => unknown, feeds: Feeds): () => unknown {
+  const tensors = Object.entries(feeds) as [keyof Feeds, Tensor][];
+  const bytes = tensors.reduce((sum, [, { data }]) => sum + data.byteLength, 0);
+  const copy = () => Object.fromEntries(tensors.map(([name, tensor]) => [name, copyOf(tensor)])) as Feeds;
+  return rotating(call, feeds, copy, bytes);
+}
+
 export interface ModelBench {
   rows: BenchRow[];
   figures: Record<string, number>;
@@ -93,8 +111,11 @@ export async function benchModel(
     error <= bounds[model.precision as keyof typeof bounds] || (model.device === 'reference' && error === 0);
   const one = feedsOf(config, 1, steps);
   const contestants: Contestant[] = [
-    { row: { name: 'runSync batch 1', checked, error, steps, batch: 1 }, call: () => model.runSync(one) },
-    { row: { name: 'run batch 1', checked, error, steps, batch: 1 }, call: () => model.run(one) },
+    {
+      row: { name: 'runSync batch 1', checked, error, steps, batch: 1 },
+      call: fresh((input) => model.runSync(input), one),
+    },
+    { row: { name: 'run batch 1', checked, error, steps, batch: 1 }, call: fresh((input) => model.run(input), one) },
   ];
   // Larger batches until one call takes about a second.
   const single = await timeOnce(() => model.run(one));
@@ -104,7 +125,7 @@ export async function benchModel(
     const feeds = feedsOf(config, batch, steps);
     contestants.push({
       row: { name: `run batch ${batch}`, checked, error, steps, batch },
-      call: () => model.run(feeds),
+      call: fresh((input) => model.run(input), feeds),
     });
   }
   const rows = await interleaved(contestants, quick ? 2 : 6, quick ? 20 : 150);

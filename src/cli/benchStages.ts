@@ -7,7 +7,7 @@ import type { HPformerConfig } from '../config/types';
 import { HPformer } from '../model/hpformer';
 import { type KernelName, kernels, timeOnDevice } from '../model/kernels';
 import { Tensor } from '../tensor/tensor';
-import { bounds, type Contestant, errorOf, uniform } from './benchTiming';
+import { bounds, type Contestant, copyOf, errorOf, rotating, uniform } from './benchTiming';
 
 /** Sequences and steps of the problem. */
 export interface Shape {
@@ -209,7 +209,11 @@ export function stageContestants(
       bytes: bytesOf([...Object.values(inputs), ...Object.values(first)]),
       ...shape,
     };
-    if (cuda === undefined) return [{ row, call: () => kernels[kernel](inputs, options) }];
+    if (cuda === undefined) {
+      const copy = (all: Call['inputs']) => Object.fromEntries(Object.entries(all).map(([key, t]) => [key, copyOf(t)]));
+      const run = (all: Call['inputs']) => kernels[kernel](all, options);
+      return [{ row, call: rotating(run, inputs, copy, row.bytes!) }];
+    }
     const own = (repetitions: number) => timeOnDevice(kernel, inputs, { ...options, device: cuda }, repetitions).times;
     return [{ row, times: own }];
   });

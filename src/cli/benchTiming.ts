@@ -1,5 +1,6 @@
 /** Timing and the saved form of `hpformer bench`. */
 import os from 'node:os';
+import { Tensor } from '../tensor/tensor';
 import { packageVersion } from './doctor';
 
 /** Bounds of design section 8: float32 and bfloat16 results against the float64 reference. */
@@ -130,6 +131,26 @@ export async function interleaved(
     return out;
   });
 }
+
+/**
+ * A call that takes another copy of its input each time, so that what is timed is not what the last call left in the caches: as many
+ * copies as 32 MB hold, 2 to 8.
+ */
+export function rotating<T>(
+  call: (input: T) => unknown,
+  input: T,
+  copy: (input: T) => T,
+  bytes: number,
+): () => unknown {
+  const count = Math.min(8, Math.max(2, Math.floor(2 ** 25 / bytes)));
+  const inputs = Array.from({ length: count }, (_, i) => (i === 0 ? input : copy(input)));
+  let next = 0;
+  return () => call(inputs[next++ % count]!);
+}
+
+/** A tensor with data of its own. */
+export const copyOf = (tensor: Tensor): Tensor =>
+  new Tensor(tensor.type, tensor.data.slice() as never, [...tensor.dims]);
 
 /** Slope of the least-squares line through (ln x, ln y): the exponent of a power law. */
 export function fittedExponent(points: readonly (readonly [x: number, y: number])[]): number {

@@ -9,7 +9,15 @@ import { benchPage } from '../../src/cli/bench';
 import { compareRuns } from '../../src/cli/benchCompare';
 import { bars, curves, roofline } from '../../src/cli/benchHtml';
 import { feedsOf } from '../../src/cli/benchModel';
-import { type BenchRow, type BenchRun, errorOf, fittedExponent, interleaved, newRun } from '../../src/cli/benchTiming';
+import {
+  type BenchRow,
+  type BenchRun,
+  errorOf,
+  fittedExponent,
+  interleaved,
+  newRun,
+  rotating,
+} from '../../src/cli/benchTiming';
 import { main } from '../../src/cli/main';
 import { root } from '../skips';
 
@@ -110,6 +118,41 @@ describe('compare', () => {
       rmSync(folder, { recursive: true, force: true });
     }
   });
+});
+
+test("attention's rows are compared by system and length", async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'hpformer-bench-'));
+  try {
+    const save = (name: string, ms: number) => {
+      const rows = [1024, 2048].map((steps) => ({ system: 'linear', steps, ms, low: 0.99 * ms, high: 1.01 * ms }));
+      writeFileSync(join(folder, name), JSON.stringify({ ...newRun('attention', []), rows }));
+      return join(folder, name);
+    };
+    const { code, stdout } = await cli('bench', 'compare', save('a.json', 2), save('b.json', 1));
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^linear at L=1024 +2 +1 +2\.000 +faster$/m);
+    expect(stdout).toMatch(/^linear at L=2048 +2 +1 +2\.000 +faster$/m);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test('caches are rotated: copies of the input in turn, at least two, at most eight', () => {
+  const seen: number[][] = [];
+  const take = (input: number[]) => seen.push(input);
+  for (const [bytes, count] of [
+    [1, 8],
+    [2 ** 23, 4],
+    [2 ** 30, 2],
+  ] as const) {
+    seen.length = 0;
+    const input = [1];
+    const call = rotating(take, input, (from) => [...from], bytes);
+    for (let i = 0; i < 16; i++) call();
+    expect(new Set(seen).size).toBe(count);
+    expect(seen[0]).toBe(input);
+    expect(seen[count]).toBe(input);
+  }
 });
 
 describe('statistics', () => {

@@ -79,7 +79,7 @@ test('attention in a checkout: the rows as they came, and failure where one was 
   expect(text.out).toMatch(/^HPformer +64 +1\.5 +11\.8 +0\.000009 +5 +yes$/m);
   expect(readFileSync(html, 'utf8')).toContain('Attentions at L = 64');
   const json = await bench('attention', '--quick', '--json');
-  expect(JSON.parse(json.out)).toEqual({ rows });
+  expect(JSON.parse(json.out)).toMatchObject({ bench: 'attention', machine: { platform: expect.any(String) }, rows });
   expect(asked).toEqual([
     ['attention', '--steps', '64', '--rounds', '5', '--threads', '2'],
     ['attention', '--steps', '1024', '--rounds', '2'],
