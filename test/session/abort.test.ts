@@ -33,6 +33,18 @@ test('already aborted: the reason itself, and nothing is looked at', async () =>
   }
 });
 
+test('while a model is made or loaded: the reason at once, nothing is left over; signals that never fire do no harm', async () => {
+  const signal = new AbortController().signal;
+  const made = await create({ signal });
+  expect((await made.run(batchOf(1, 0))).logits.dims).toEqual([1, 1]);
+  made.dispose();
+  const controller = new AbortController();
+  const reason = new Error('no longer wanted');
+  const making = HPformer.create(big, { device: 'cpu', seed: 1, signal: controller.signal });
+  controller.abort(reason);
+  await expect(making).rejects.toBe(reason);
+});
+
 test('during compute: rejects at once with the reason, and the model runs on', async () => {
   const expected = bits(long.runSync(longBatch(1)).logits);
   const controller = new AbortController();

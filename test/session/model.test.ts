@@ -280,3 +280,12 @@ describe('dispose', () => {
     expect(() => other.runSync(batchOf(1, 0))).toThrow(expect.objectContaining({ code: 'ERR_HPFORMER_DISPOSED' }));
   });
 });
+
+test('warm-up of token models, one sequence and two', async () => {
+  for (const config of [presets.text({ hidden: 16, layers: 1 }), presets.retrieval({ hidden: 16, layers: 1 })]) {
+    const model = await HPformer.create(config, { device: 'cpu', seed: 1 });
+    await model.warmup({ batch: 2, steps: 64 });
+    await expect(model.warmup({ batch: 0, steps: 64 })).rejects.toMatchObject({ code: 'ERR_HPFORMER_RANGE' });
+    model.dispose();
+  }
+});

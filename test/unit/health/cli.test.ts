@@ -183,6 +183,39 @@ describe('evaluate', () => {
   });
 });
 
+test('explain as JSON: as many as asked, at an hour; an hour beyond the task is wrong usage', async () => {
+  const args = ['explain', at('b.safetensors'), at('stays'), '--device', 'cpu', '--perturb', 'none'];
+  const all = JSON.parse(await ok(...args, '--json', '--most', '2', '--hour', '5')) as { id: string; hour: number }[];
+  expect(all.map(({ id, hour }) => [id, hour])).toEqual([
+    ['100000_episode1', 5],
+    ['100001_episode1', 5],
+  ]);
+  const late = await hpformer(...args, '--hour', '49');
+  expect(late.code).toBe(2);
+  expect(late.err).toContain('--hour: expected at most 48, got 49');
+});
+
+test('prepare: files that are not there, options out of range, labels by default', async () => {
+  const model = at('model.safetensors');
+  const bundle = ['prepare', 'bundle', model, '--task', 'in-hospital-mortality', '--normalizer', at('normalizer.json')];
+  for (const [args, code, message] of [
+    [['prepare', 'extract', at('none'), '--out', at('x')], 1, /none: cannot be read .*ERR_HPFORMER_FILE/],
+    [
+      ['prepare', 'synthetic', '--count', '1', '--hours', '0', '--out', at('x')],
+      2,
+      /--hours: expected a positive number/,
+    ],
+    [['prepare', 'bundle', at('none'), ...bundle.slice(3), '--out', at('x')], 1, /none: cannot be read/],
+  ] as const) {
+    const got = await hpformer(...args);
+    expect(got.err).toMatch(message);
+    expect(got.code).toBe(code);
+  }
+  expect(JSON.parse(await ok(...bundle, '--out', at('d.safetensors'), '--json')).labels).toEqual([
+    'in-hospital-mortality',
+  ]);
+});
+
 test('explain: a table, and files of each stay', async () => {
   const stay = path.join(at('stays'), '0000/100001_episode1_timeseries.csv');
   const out = await ok('explain', at('b.safetensors'), stay, '--out', at('why'), '--device', 'cpu');
