@@ -102,8 +102,12 @@ static void gemm(const Gemm& g) {
   for (; row + kRows <= g.rows; row += kRows) microRow<kRows>(g, row);
   if constexpr (kRows == 8)
     for (; row + 4 <= g.rows; row += 4) microRow<4>(g, row);
-  for (; row + 2 <= g.rows; row += 2) microRow<2>(g, row);
-  if (row < g.rows) microRow<1>(g, row);
+  switch (g.rows - row) {
+    case 3: return microRow<3>(g, row);
+    case 2: return microRow<2>(g, row);
+    case 1: return microRow<1>(g, row);
+    default: return;
+  }
 }
 
 // Rows across the register: kPanel rows at once, several panels in flight to hide the latency of the chains over k.
