@@ -6,7 +6,7 @@ import { describe } from '../tensor/shape';
 export const configKey = 'hpformer.config';
 
 /** Version of that JSON; a file of a newer one is refused. */
-export const formatVersion = 1;
+const formatVersion = 1;
 
 /** The configuration as the metadata string. */
 export function writeConfigMetadata(config: HPformerConfig): string {

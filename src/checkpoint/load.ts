@@ -50,7 +50,7 @@ export function checkpointKey(config: HPformerConfig, weights: ReadonlyMap<strin
  * Reads the tensors of a checkpoint of any understood format, told by its first bytes.
  * @throws HPformerError `ERR_HPFORMER_FILE`.
  */
-export function readStateDict(bytes: Uint8Array, where: string): StateDict {
+function readStateDict(bytes: Uint8Array, where: string): StateDict {
   if (torchFormOf(bytes)) return readTorch(bytes, where);
   if (bytes[8] === 0x7b) return readSafetensors(bytes, where);
   const got =

@@ -70,8 +70,3 @@ export function parameterCount(config: HPformerConfig): { used: number; trainabl
   }
   return { used, trainable };
 }
-
-/** {@link parameterCount}`(config).used`. */
-export function usedParameterCount(config: HPformerConfig): number {
-  return parameterCount(config).used;
-}

@@ -50,7 +50,7 @@ function readFields(
 }
 
 /** The default of an absent key in a family, or undefined when there is none. */
-export function fallbackOf(field: Field, family: Family): unknown {
+function fallbackOf(field: Field, family: Family): unknown {
   if (field.fallback === undefined) return undefined;
   return 'value' in field.fallback ? field.fallback.value : field.fallback.family[family];
 }

@@ -8,7 +8,7 @@ import { describe } from '../tensor/shape';
 export const bundleKeys = { content: 'hpformer.bundle', hash: 'hpformer.bundle.sha256' } as const;
 
 /** Version of the bundle's content; a file of a later one is refused. */
-export const bundleVersion = 1;
+const bundleVersion = 1;
 
 /** What a bundle carries beside configuration and weights. */
 export interface BundleContent {

@@ -23,7 +23,7 @@ function fail(file: string, message: string, cause?: unknown): HPformerError {
 }
 
 /** Text lines of a file in batches, unpacked when the name ends in `.gz`; memory does not grow with the file. */
-export async function* readLines(file: string): AsyncGenerator<string[]> {
+async function* readLines(file: string): AsyncGenerator<string[]> {
   const source = fs.createReadStream(file, { highWaterMark: 1 << 18 });
   const stream = file.endsWith('.gz') ? source.pipe(createGunzip({ chunkSize: 1 << 18 })) : source;
   // pipe() does not pass errors on.

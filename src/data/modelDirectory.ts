@@ -9,10 +9,10 @@ import { describe } from '../tensor/shape';
 import { type Bundle, readBundle } from './bundle';
 
 /** Name of the manifest in a model directory. */
-export const manifestName = 'hpformer.json';
+const manifestName = 'hpformer.json';
 
 /** Version of the manifest; a directory of a later one is refused. */
-export const manifestVersion = 1;
+const manifestVersion = 1;
 
 /** What makes a directory one unit: every file that belongs to the model, by hash. */
 export interface Manifest {

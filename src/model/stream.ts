@@ -4,7 +4,7 @@ import { describe } from '../tensor/shape';
 import { checkInteger } from './options';
 
 /** Batches in flight or waiting for the consumer when nothing else is asked for. */
-export const defaultConcurrency = 4;
+const defaultConcurrency = 4;
 
 /** A source of batches. */
 export type Source<T> = AsyncIterable<T> | Iterable<T | PromiseLike<T>>;

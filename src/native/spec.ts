@@ -19,7 +19,7 @@ function ordinal(names: readonly string[], name: string): number {
 }
 
 /** The number of an activation in native calls. */
-export function activationOrdinal(activation: Activation): number {
+function activationOrdinal(activation: Activation): number {
   return ordinal(ordinals.activation, activation);
 }
 

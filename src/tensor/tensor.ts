@@ -45,7 +45,7 @@ export function arrayName(value: unknown): string | undefined {
 }
 
 /** True when `type` names an element type of {@link TensorDataMap}. */
-export function isTensorType(type: unknown): type is TensorType {
+function isTensorType(type: unknown): type is TensorType {
   return typeof type === 'string' && Object.hasOwn(arrayNames, type);
 }
 

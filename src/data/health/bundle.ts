@@ -13,7 +13,7 @@ import { columnNames, healthSchemaVersion, healthVariables } from './schema';
 import { type HealthTask, type HealthTaskName, healthTasks } from './tasks';
 
 /** Name of the recipe in bundles. */
-export const healthRecipe = 'health';
+const healthRecipe = 'health';
 
 /** What a health bundle says about its inputs; stored as the bundle's features. */
 export interface HealthFeatures {

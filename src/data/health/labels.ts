@@ -33,7 +33,7 @@ export interface StepLabels {
 }
 
 /** Upper edges of the length-of-stay classes 0…8 in hours; class 9 has none. */
-export const lengthOfStayEdges: readonly number[] = [24, 48, 72, 96, 120, 144, 168, 192, 336];
+const lengthOfStayEdges: readonly number[] = [24, 48, 72, 96, 120, 144, 168, 192, 336];
 
 /** Class 0…9 of a remaining time in hours; lower edges belong to the class. */
 export function lengthOfStayClass(hours: number): number {

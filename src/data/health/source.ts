@@ -36,7 +36,7 @@ class BatchMemory {
  *
  * @param buffer where the features are put; default: memory of their own.
  */
-export function episodeFeeds(
+function episodeFeeds(
   episodes: readonly PreparedEpisode[],
   task: HealthTask,
   width: number,
@@ -68,7 +68,7 @@ export function episodeFeeds(
 }
 
 /** Applies the calibrations of a bundle to rows of raw probabilities. */
-export function calibrateRows(raw: ArrayLike<number>, calibration: readonly (Calibration | null)[]): ArrayLike<number> {
+function calibrateRows(raw: ArrayLike<number>, calibration: readonly (Calibration | null)[]): ArrayLike<number> {
   if (calibration.every((c) => c === null)) return raw;
   const labels = calibration.length;
   return Float64Array.from({ length: raw.length }, (_, i) => {

@@ -18,7 +18,7 @@ const eps = 1e-6;
 const shuffleSeed = 49297;
 
 /** Sample hours 0, 1, 2 … up to `end`, after hour 4 and after the first event. */
-export function sampleHours(end: number, firstEvent: number): number[] {
+function sampleHours(end: number, firstEvent: number): number[] {
   const out: number[] = [];
   for (let t = 0; t < end + eps; t++) if (t > 4 && t > firstEvent) out.push(t);
   return out;

@@ -135,7 +135,7 @@ export function fhirResource(json: unknown): json is { resourceType: string } {
 }
 
 /** Milliseconds of a FHIR instant or dateTime with at least minutes and a zone; coarser times cannot be placed in an hour. */
-export function fhirTime(text: unknown): number | undefined {
+function fhirTime(text: unknown): number | undefined {
   if (typeof text !== 'string') return undefined;
   if (!/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})$/.test(text)) return undefined;
   const time = Date.parse(text);
