@@ -112,6 +112,13 @@ describe('compare', () => {
       writeFileSync(files[1], '{"rows":[{"name":"a","ms":0}]}');
       const bad = await cli('bench', 'compare', ...files);
       expect([bad.code, bad.stderr.includes('ERR_HPFORMER_FILE')]).toEqual([1, true]);
+      writeFileSync(files[1], 'not JSON');
+      expect((await cli('bench', 'compare', ...files)).stderr).toContain('expected a run saved with bench --json');
+      writeFileSync(files[1], JSON.stringify({ ...after, machine: { ...after.machine, cpu: 'another' } }));
+      expect(await cli('bench', 'compare', ...files)).toMatchObject({
+        code: 0,
+        stderr: 'hpformer bench: the two runs are from different processors\n',
+      });
       writeFileSync(files[1], JSON.stringify({ ...after, bench: 'model' }));
       expect((await cli('bench', 'compare', ...files)).stderr).toContain('expected two runs of one bench');
     } finally {

@@ -167,6 +167,15 @@ describe('command line', () => {
     expect(run.ceilings).toEqual(JSON.parse(ceilings));
   });
 
+  test('a kernel that is wrong is named, and the command fails', async () => {
+    inCheckout(true);
+    const wrong = native.replace('"checked":true', '"checked":false');
+    jest.spyOn(checkout, 'runInCheckout').mockResolvedValue(wrong);
+    const { code, out, err } = await cli('kernels', 'gemm', ...small);
+    expect([code, err]).toEqual([1, 'hpformer bench: wrong results: native gemm 128\n']);
+    expect(out).toMatch(/^native gemm 128 +cpu .* NO$/m);
+  });
+
   test('elsewhere: the same without ceilings; a name of no kernel is wrong usage', async () => {
     const asked = inCheckout(false);
     const { code, out } = await cli('kernels', 'unfused norm', ...small, '--device', 'cpu');
@@ -240,6 +249,15 @@ describeUnless(withoutCudaLibrary(), 'on a CUDA device', () => {
     }
     expect(cudaDevices(options)).toEqual({ ids: ['cuda:0'] });
   }, 240000);
+
+  test('the command names the device', async () => {
+    jest.spyOn(checkout, 'inCheckout').mockReturnValue(false);
+    const args = ['kernels', 'unfused norm', '--device', 'cuda:0', '--steps', '24', '--batch', '1', '--quick'];
+    const { code, out, err } = await cli(...args);
+    expect([code, err]).toEqual([0, '']);
+    expect(out).toMatch(/^unfused norm +cuda:0 .*yes$/m);
+    expect(out).toMatch(/^cuda:0 +\S.*; times without copies$/m);
+  });
 
   test('a broken kernel is unchecked there too, and its times are those that the device gave', async () => {
     const calls = await stageCalls({ batch: 1, steps: 24 });
