@@ -13,6 +13,7 @@ import { requestSlots } from '../native/request';
 import { statusAborted, statusError } from '../native/status';
 import { describe } from '../tensor/shape';
 import { Tensor } from '../tensor/tensor';
+import { untilAborted, whenAborted } from './abort';
 import { createNative } from './devices';
 import { mainFeed, type PreparedFeeds, prepareFeeds, secondFeed } from './feeds';
 import { buildGraph, type ModelGraph } from './graph';
@@ -296,15 +297,14 @@ export class HPformer {
     return new Promise((resolve, reject) => {
       let job: number | undefined;
       // The promise settles at once; the job stops at its next tile and its arrays stay alive until then.
-      const onAbort = () => {
+      const takeBack = whenAborted(signal, () => {
         reject(signal!.reason);
         if (job !== undefined) this.#native.cancel(job);
-      };
-      signal?.addEventListener('abort', onAbort, { once: true });
+      });
       this.#running++;
       try {
         const slots = requestSlots(run.request, (code, message = '') => {
-          signal?.removeEventListener('abort', onAbort);
+          takeBack();
           this.#finished();
           if (code === 0) resolve();
           else if (code === statusAborted && signal?.aborted) reject(signal.reason);
@@ -312,7 +312,7 @@ export class HPformer {
         });
         job = this.#native.submit(slots, ...slots);
       } catch (error) {
-        signal?.removeEventListener('abort', onAbort);
+        takeBack();
         this.#finished();
         reject(error);
       }
@@ -323,17 +323,6 @@ export class HPformer {
     this.#running--;
     if (this.#running === 0) for (const resolve of this.#idle.splice(0)) resolve();
   }
-}
-
-/** A promise that an abort rejects at once with the signal's reason. */
-function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }
 
 /** Feeds of zeros (a token that is not padding) of a shape. */

@@ -1,6 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import { HPformerError } from '../errors';
 import { describe } from '../tensor/shape';
+import { whenAborted } from './abort';
 import { checkInteger } from './options';
 
 /** Batches in flight or waiting for the consumer when nothing else is asked for. */
@@ -28,7 +29,7 @@ export async function* mapInOrder<T, R>(
   checkInteger('concurrency', concurrency, 1, 1024);
   const iterator = open(source);
   const inner = new AbortController();
-  // One listener for every item in flight is no leak: Node would warn on stderr from the eleventh on.
+  // `map` may listen to it for every item in flight: no leak, but Node would warn on stderr from the eleventh on.
   setMaxListeners(concurrency, inner.signal);
   const slots: Slot<R>[] = [];
   let pulling = false;
@@ -75,7 +76,7 @@ export async function* mapInOrder<T, R>(
     inner.abort(signal?.reason);
     wake();
   };
-  signal?.addEventListener('abort', onAbort, { once: true });
+  const takeBack = whenAborted(signal, onAbort);
   try {
     if (signal?.aborted) onAbort();
     while (true) {
@@ -97,7 +98,7 @@ export async function* mapInOrder<T, R>(
     }
   } finally {
     closed = true;
-    signal?.removeEventListener('abort', onAbort);
+    takeBack();
     inner.abort(signal?.aborted ? signal.reason : new Error('the stream was closed'));
     if (!ended) {
       // A source that is still waiting for its own next item cannot be waited for.
