@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "backend.h"
+#include "thread.h"
 #if defined(__linux__)
 #include <sched.h>
 #include <sys/syscall.h>
@@ -122,11 +123,11 @@ class Pool {
 
   void grow(int helpers) {
     while (threads_ < helpers) {
-      try {
-        std::thread([this] { serve(); }).detach();
-      } catch (...) {
-        return;  // no more threads to be had: the caller does the work alone
-      }
+      const auto serve = [](void* pool) -> void* {
+        static_cast<Pool*>(pool)->serve();
+        return nullptr;
+      };
+      if (!startThread(serve, this)) return;  // no more threads to be had: the caller does the work alone
       ++threads_;
     }
   }

@@ -6,9 +6,9 @@
 #include <exception>
 #include <new>
 #include <string>
-#include <thread>
 
 #include "binding/cpu/backend.h"
+#include "binding/cpu/thread.h"
 
 namespace hpformer {
 namespace {
@@ -33,11 +33,14 @@ Status RunQueue::push(Job* job) {
       return {StatusCode::limit, "expected at most " + std::to_string(limit_) + " waiting runs in this process"};
     }
     if (waiting_.size() >= idle_ && threads_ < runners_) {
-      try {
-        std::thread(&RunQueue::runner, this).detach();
+      const auto run = [](void* queue) -> void* {
+        static_cast<RunQueue*>(queue)->runner();
+        return nullptr;
+      };
+      if (startThread(run, this)) {
         ++threads_;
-      } catch (const std::exception&) {
-        if (threads_ == 0) return {StatusCode::memory, "a thread could not be started"};
+      } else if (threads_ == 0) {
+        return {StatusCode::memory, "a thread could not be started"};
       }
     }
     waiting_.push_back(job);

@@ -10,6 +10,7 @@
 
 #include "binding/contract/positions.h"
 #include "binding/model/kernels.h"
+#include "binding/cpu/thread.h"
 #include "binding/model/queue.h"
 #include "check.h"
 #include "model_case.h"
@@ -289,9 +290,30 @@ void nonFinite() {
   CHECK(contains(status, "at sequence 1, step 2, feature 4"));
 }
 
+// What the kernels' buffers need, whatever the C library gives by itself.
+void stacks() {
+#if defined(__linux__)
+  std::atomic<std::size_t> size{0};
+  const auto measure = [](void* to) -> void* {
+    pthread_attr_t attributes;
+    std::size_t own = 1;
+    if (pthread_getattr_np(pthread_self(), &attributes) == 0) {
+      pthread_attr_getstacksize(&attributes, &own);
+      pthread_attr_destroy(&attributes);
+    }
+    *static_cast<std::atomic<std::size_t>*>(to) = own;
+    return nullptr;
+  };
+  CHECK(startThread(measure, &size));
+  while (size == 0) std::this_thread::yield();
+  CHECK(size >= kThreadStack);
+#endif
+}
+
 }  // namespace
 
 int main() {
+  stacks();
   intake();
   positionsBeyondTheTable();
   feeds();

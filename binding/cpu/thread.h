@@ -1,0 +1,38 @@
+// Detached threads that live as long as the process, with a stack that holds the kernels' buffers: products on tiles or
+// in fixed point take some 100 KB, about all that musl gives a thread by itself.
+#pragma once
+#include <cstddef>
+#if defined(_WIN32)
+#include <thread>
+#else
+#include <pthread.h>
+#endif
+
+namespace hpformer {
+
+inline constexpr std::size_t kThreadStack = std::size_t{1} << 20;
+
+// Calls run(with) on a thread of its own; false when no thread can be had.
+inline bool startThread(void* (*run)(void*), void* with) {
+#if defined(_WIN32)  // 1 MB by default
+  try {
+    std::thread(run, with).detach();
+    return true;
+  } catch (...) {
+    return false;
+  }
+#else
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) != 0) return false;
+  std::size_t size = 0;
+  if (pthread_attr_getstacksize(&attributes, &size) == 0 && size < kThreadStack)
+    pthread_attr_setstacksize(&attributes, kThreadStack);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_t thread;
+  const bool started = pthread_create(&thread, &attributes, run, with) == 0;
+  pthread_attr_destroy(&attributes);
+  return started;
+#endif
+}
+
+}  // namespace hpformer
