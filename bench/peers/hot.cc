@@ -65,15 +65,8 @@ class Hot : public Attention {
     const int64_t width = size.width(), d = size.hidden;
     Matrix out(x.rows, d);
     for (int64_t h = 0; h < size.heads; ++h) {
-      Matrix means[4] = {{rows_, width}, {rows_, width}, {columns_, width}, {columns_, width}};
-      for (int64_t t = 0; t < x.rows; ++t)
-        for (int64_t part = 0; part < 2; ++part)
-          for (int64_t c = 0; c < width; ++c) {
-            means[part].at(t / columns_, c) += qkv.at(t, part * d + h * width + c);
-            means[2 + part].at(t % columns_, c) += qkv.at(t, part * d + h * width + c);
-          }
-      const Matrix first = axis(means[0], means[1], rowCounts(x.rows)),
-                   second = axis(means[2], means[3], columnCounts(x.rows));
+      const Matrix first = plainAxis(qkv, h * width, rows_, [&](int64_t t) { return t / columns_; });
+      const Matrix second = plainAxis(qkv, h * width, columns_, [&](int64_t t) { return t % columns_; });
       for (int64_t i = 0; i < x.rows; ++i)
         for (int64_t j = 0; j < x.rows; ++j) {
           const double p = first.at(i / columns_, j / columns_) * second.at(i % columns_, j % columns_);
@@ -100,7 +93,38 @@ class Hot : public Attention {
     for (int64_t t = 0; t < tokens; ++t) n[static_cast<std::size_t>(t % columns_)] += 1;
     return n;
   }
-  // The attention of one axis; sums become means. N numbers squared, in double for both paths.
+  // The reference's attention of one axis, as the formula stands: place(t) is a token's place on it. Shares nothing
+  // with `axis`.
+  template <typename Place>
+  Matrix plainAxis(const Matrix& qkv, int64_t column, int64_t places, Place place) const {
+    const int64_t width = size.width(), d = size.hidden;
+    const auto mean = [&](int64_t at, int64_t c) {
+      double sum = 0, count = 0;
+      for (int64_t t = 0; t < qkv.rows; ++t)
+        if (place(t) == at) sum += qkv.at(t, c), count += 1;
+      return count > 0 ? sum / count : std::nan("");
+    };
+    Matrix q(places, width), k(places, width), s(places, places);
+    for (int64_t i = 0; i < places; ++i)
+      for (int64_t c = 0; c < width; ++c) q.at(i, c) = mean(i, column + c), k.at(i, c) = mean(i, d + column + c);
+    for (int64_t i = 0; i < places; ++i) {
+      double below = 0;
+      for (int64_t j = 0; j < places; ++j) {
+        double dot = 0, kernel = 0;
+        for (int64_t c = 0; c < width; ++c) {
+          const double a = q.at(i, c), b = k.at(j, c);
+          dot += a * b;
+          kernel += (a > 0 ? a + 1 : std::exp(a)) * (b > 0 ? b + 1 : std::exp(b));
+        }
+        const double weight = kernelised_ ? kernel : std::exp(dot / std::sqrt(static_cast<double>(width)));
+        s.at(i, j) = std::isnan(weight) ? 0.0 : weight;  // a place without tokens
+        below += s.at(i, j);
+      }
+      for (int64_t j = 0; below > 0 && j < places; ++j) s.at(i, j) /= below;
+    }
+    return s;
+  }
+  // The attention of one axis; sums become means. N numbers squared: in double, they cost nothing.
   Matrix axis(Matrix q, Matrix k, const std::vector<double>& counts) const {
     const auto phi = [](double v) { return v > 0 ? v + 1 : std::exp(v); };
     for (Matrix* m : {&q, &k})

@@ -272,7 +272,7 @@ class Sinkhorn : public Attention {
     Matrix pooled(blocks_, d), out(x.rows, d);
     for (int64_t t = 0; t < x.rows; ++t)
       for (int64_t c = 0; c < d; ++c) pooled.at(t / kBlock, c) += x.at(t, c);
-    const Matrix p = permutation(pooled);
+    const Matrix p = plainPermutation(pooled);
     Matrix sorted(blocks_ * kBlock, 2 * d);
     for (int64_t i = 0; i < blocks_; ++i)
       for (int64_t t = 0; t < x.rows; ++t)
@@ -305,7 +305,30 @@ class Sinkhorn : public Attention {
   }
 
  private:
-  // A few hundred numbers: in double for both paths.
+  // The reference's: rows and columns of exp(scores / temperature) divided by their sums in turn. Shares nothing with
+  // `permutation`.
+  Matrix plainPermutation(const Matrix& pooled) const {
+    Matrix hidden = first_.reference(pooled);
+    for (double& v : hidden.data) v = v > 0 ? v : 0;
+    Matrix p = second_.reference(hidden);
+    const double most =
+        *std::max_element(p.data.begin(), p.data.end());  // a common factor, which the first division takes away
+    for (double& v : p.data) v = std::exp((v - most) / kTemperature);
+    for (int64_t round = 0; round < kIterations; ++round) {
+      for (int64_t i = 0; i < blocks_; ++i) {
+        double sum = 0;
+        for (int64_t j = 0; j < blocks_; ++j) sum += p.at(i, j);
+        for (int64_t j = 0; j < blocks_; ++j) p.at(i, j) /= sum;
+      }
+      for (int64_t j = 0; j < blocks_; ++j) {
+        double sum = 0;
+        for (int64_t i = 0; i < blocks_; ++i) sum += p.at(i, j);
+        for (int64_t i = 0; i < blocks_; ++i) p.at(i, j) /= sum;
+      }
+    }
+    return p;
+  }
+  // A few hundred numbers: in double.
   Matrix permutation(const Matrix& pooled) const {
     Matrix hidden = first_.reference(pooled);
     for (double& v : hidden.data) v = std::max(0.0, v);

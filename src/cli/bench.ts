@@ -82,10 +82,13 @@ function shown(rows: readonly BenchRow[]): { header: string[]; cells: string[][]
   return { header: header.filter((_, c) => used[c]), cells: cells.map((row) => row.filter((_, c) => used[c])) };
 }
 
+const machineText = ({ machine, hpformer }: BenchRun) =>
+  `${machine.cpu}, ${machine.cores} cores, Node ${machine.node}, hpformer ${hpformer}.`;
+
 /** The run as a page. */
 export function benchPage(run: BenchRun): string {
-  const { machine, rows } = run;
-  const note = `${machine.cpu}, ${machine.cores} cores, Node ${machine.node}, hpformer ${run.hpformer}. Medians of interleaved repetitions; every row was checked before it was timed.`;
+  const { rows } = run;
+  const note = `${machineText(run)} Medians of interleaved repetitions; every row was checked before it was timed.`;
   const long = rows.filter(({ steps }) => steps !== undefined);
   const sections: string[] = [];
   if (run.bench === 'scaling') {
@@ -266,8 +269,7 @@ async function attention(values: Values, io: Io): Promise<number> {
         ),
       );
     };
-    const note =
-      'One sequence through a whole encoder, the same sizes and primitives for all; every system was checked against its formula. Memory is what the first run adds to the loaded encoder.';
+    const note = `${machineText(newRun('attention', []))} One sequence through a whole encoder, the same sizes and primitives for all; every system was checked against its formula. Memory is what the first run adds to the loaded encoder.`;
     const parts = [drawn('Time', 'ms', ({ ms }) => ms), drawn('Peak memory', 'MB', ({ bytes }) => bytes / 2 ** 20)];
     await writeAtomically(
       file,
