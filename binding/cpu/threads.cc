@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "backend.h"
-#include "thread.h"
+#include "binding/contract/thread.h"
 #if defined(__linux__)
 #include <sched.h>
 #include <sys/syscall.h>

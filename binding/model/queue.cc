@@ -8,7 +8,7 @@
 #include <string>
 
 #include "binding/cpu/backend.h"
-#include "binding/cpu/thread.h"
+#include "binding/contract/thread.h"
 
 namespace hpformer {
 namespace {

@@ -10,7 +10,7 @@
 
 #include "binding/contract/positions.h"
 #include "binding/model/kernels.h"
-#include "binding/cpu/thread.h"
+#include "binding/contract/thread.h"
 #include "binding/model/queue.h"
 #include "check.h"
 #include "model_case.h"
