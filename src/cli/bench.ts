@@ -5,7 +5,7 @@ import { ceilings, inCheckout, runInCheckout } from './benchCheckout';
 import { compareRuns, readRun } from './benchCompare';
 import { bars, curves, page, roofline, section, table } from './benchHtml';
 import { benchKernels, cudaDevices } from './benchKernels';
-import { benchModel, benchScaling } from './benchModel';
+import { benchModel, benchScaling, shortest } from './benchModel';
 import { type BenchRow, type BenchRun, type Ceilings, newRun } from './benchTiming';
 import { type Command, type Io, integerOption, textOption, UsageError, type Values, write, writeJson } from './command';
 import { loadOptions, modelOptions } from './model';
@@ -31,7 +31,7 @@ const figureNames: Record<string, string> = {
 };
 
 /** The figures of a run as lines of a table. */
-export function figureLines(figures: BenchRun['figures']): [name: string, value: string][] {
+function figureLines(figures: BenchRun['figures']): [name: string, value: string][] {
   return Object.entries(figures ?? {}).map(([key, value]) => {
     const growth = /^peakGrowthBytesAt(\d+)$/.exec(key);
     const name = growth ? `peak memory that a run of L = ${growth[1]} adds, MB` : (figureNames[key] ?? key);
@@ -335,11 +335,14 @@ export const bench: Command = {
     if (!tasks.includes(task as (typeof tasks)[number])) {
       throw new UsageError(`expected ${tasks.join(', ')}, got "${task}"`);
     }
+    if ((task === 'attention' || task === 'scaling') && rest.length > 0) {
+      throw new UsageError(`${task}: expected no arguments, got "${rest.join(' ')}"`);
+    }
     if (task === 'attention') return attention(values, io);
     if (task === 'compare') return compare(rest, values, io);
     const options = loadOptions(values);
     const quick = values.quick === true;
-    const steps = integerOption(values, 'steps', 1, 1 << 24);
+    const steps = integerOption(values, 'steps', task === 'scaling' ? shortest : 1, 1 << 24);
     if (task === 'kernels') {
       const shape = { batch: integerOption(values, 'batch', 1, 4096) ?? 4, steps: steps ?? 504 };
       const asked = { ...options, names: rest, quick, shape };

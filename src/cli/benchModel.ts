@@ -146,6 +146,9 @@ async function timeOnce(call: () => Promise<unknown>): Promise<number> {
   return performance.now() - start;
 }
 
+/** The length that `bench scaling` begins with. */
+export const shortest = 64;
+
 /** The model of `bench scaling`: hidden 128, 6 layers, mean readout. */
 export const scalingConfig = () => presets.image({ hidden: 128, layers: 6, segments: { steps: null } });
 
@@ -185,7 +188,7 @@ export async function benchScaling(most: number, quick: boolean, options: ModelO
   const reference = await HPformer.create(config, { device: 'reference', seed: 2023 });
   const model = await HPformer.create(config, { ...options, seed: 2023 });
   const contestants: Contestant[] = [];
-  for (let steps = 64; steps <= most; steps *= 2) {
+  for (let steps = shortest; steps <= most; steps *= 2) {
     const feeds = feedsOf(config, 1, steps);
     // Beyond 4096 the double-precision reference takes longer than the timing; the kernels do not change with L.
     const small = steps <= 4096 ? feeds : feedsOf(config, 1, 4096);

@@ -218,6 +218,28 @@ describe('page', () => {
     }
   });
 
+  test('the numbers of a roofline lie beside their points, not on each other', () => {
+    // GEMMs at one spot, norms and scans at another: what the kernels' page draws.
+    const at: [number, number][] = [
+      ...([8.2, 8.9, 7.5, 8.1, 7.4, 7.6] as const).map((x, i): [number, number] => [x, 95 - 3 * i]),
+      ...([0.5, 0.88, 0.88, 0.5, 4, 5, 1.07, 1.04, 1.02, 0.9] as const).map((x, i): [number, number] => [
+        x,
+        25 + 4 * i,
+      ]),
+    ];
+    const kernels = at.map(([x, gflops], i) => ({ name: String(i), flops: x, bytes: 1, gflops }));
+    const drawn = roofline('r', kernels, 113, [{ name: 'L1', gbs: 200 }]);
+    const numbers = [...drawn.matchAll(/<text x="([^"]+)" y="([^"]+)" text-anchor="middle">(\d+)<\/text>/g)]
+      .slice(-at.length)
+      .map(([, x, y]) => [Number(x), Number(y)] as const);
+    expect(numbers).toHaveLength(at.length);
+    const dots = [...drawn.matchAll(/cx="([^"]+)" cy="([^"]+)"/g)].map(([, x, y]) => [Number(x), Number(y)] as const);
+    for (const [i, [x, y]] of numbers.entries()) {
+      for (const [a, b] of numbers.slice(0, i)) expect(Math.abs(a - x) > 16 || Math.abs(b - y) > 12).toBe(true);
+      for (const [a, b] of dots) expect(Math.abs(a - x) > 8 || Math.abs(b - (y - 5)) > 8).toBe(true);
+    }
+  });
+
   test('charts stay within their frame for any positive numbers', () => {
     const positive = fc.double({ min: 1e-6, max: 1e9, noNaN: true });
     fc.assert(
@@ -260,6 +282,9 @@ describe('command line', () => {
       ['model'],
       ['model', 'no-such-preset'],
       ['compare', 'one.json'],
+      ['scaling', '--steps', '63'],
+      ['scaling', 'extra'],
+      ['attention', 'extra'],
       ['kernels', 'zzz', '--quick'],
     ]) {
       const { code, stdout } = await cli('bench', ...args);
