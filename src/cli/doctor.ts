@@ -92,6 +92,23 @@ function failure(device: DeviceInfo, addonError: string | null): string {
   return addonError !== null && device.reason === addonError ? 'the addon cannot be loaded' : device.reason;
 }
 
+/** Instruction set levels that the kernels are compiled for (binding/cpu/isa/isa.cmake), lowest first. */
+export const compiledLevels: Readonly<Record<string, readonly string[]>> = {
+  x64: ['baseline', 'avx2', 'avx512', 'avx512_vnni', 'amx'],
+  arm64: ['neon'],
+};
+
+/** The level in use, what else could be, and what could not. */
+function isaText({ isa, isaLevels }: Pick<NativeInfo, 'isa' | 'isaLevels'>): string {
+  const others = isaLevels.filter((level) => level !== isa);
+  const missing = (compiledLevels[process.arch] ?? []).filter((level) => !isaLevels.includes(level));
+  return [
+    isa,
+    ...(others.length > 0 ? [`HPFORMER_ISA may name ${others.join(', ')}`] : []),
+    ...(missing.length > 0 ? [`${missing.join(', ')}: not offered by this processor and kernel`] : []),
+  ].join('; ');
+}
+
 function mebibytes(bytes: number): string {
   return bytes > 0 ? `${Math.round(bytes / 2 ** 20)} MiB` : '';
 }
@@ -119,7 +136,7 @@ export const doctor: Command = {
     ];
     if (native) {
       pairs.push(
-        ['isa', `${native.isa} (this machine can run ${native.isaLevels.join(', ')})`],
+        ['isa', isaText(native)],
         ['threads', String(native.threads)],
         [
           'cuda kernels',

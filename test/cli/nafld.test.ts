@@ -282,6 +282,11 @@ describe('hpformer doctor', () => {
     for (const device of got.devices) expect(device.available || device.reason.length > 0).toBe(true);
     const text = hpformer('doctor').out;
     for (const word of [got.node, got.addon.path, 'device', 'reason', 'threads']) expect(text).toContain(word);
+    // Every level is in use, at hand, or said to be missing.
+    const isa = /^isa +(.*)$/m.exec(text)![1]!;
+    for (const level of got.native.isaLevels) expect(isa.split(': not offered')[0]).toContain(level);
+    const missing = /(?:^|; )([^;:]+): not offered by this processor and kernel$/.exec(isa)?.[1]!.split(', ') ?? [];
+    expect(missing.filter((level) => got.native.isaLevels.includes(level))).toEqual([]);
   });
 
   test('without a loadable addon: exit 1, one problem, and what to do', () => {

@@ -3,6 +3,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { Writable } from 'node:stream';
 import { commandHelp, parseCommand, UsageError } from '../../../src/cli/command';
+import { compiledLevels } from '../../../src/cli/doctor';
 import { evaluationTable } from '../../../src/cli/evaluate';
 import { commands, main } from '../../../src/cli/main';
 import { formatDuration, Progress } from '../../../src/cli/progress';
@@ -66,6 +67,15 @@ describe('command line', () => {
       expect(commandHelp(name, command)).toBe(out);
     },
   );
+
+  test('doctor knows every level that the kernels are compiled for', () => {
+    const cmake = fs.readFileSync(path.join(__dirname, '../../../binding/cpu/isa/isa.cmake'), 'utf8');
+    const made = [...cmake.matchAll(/^ +hpformer_isa\((\w+)/gm)].map((match) => match[1]!);
+    // `wide` levels exist in test builds only.
+    expect(Object.values(compiledLevels).flat().sort()).toEqual(
+      made.filter((level) => !level.startsWith('wide')).sort(),
+    );
+  });
 
   test('help <command> is <command> --help', async () => {
     expect(await hpformer('help', 'predict')).toEqual(await hpformer('predict', '--help'));
