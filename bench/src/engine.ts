@@ -3,19 +3,20 @@
  *
  * - gemm: the product alone at each ISA level of this machine, percent of that level's multiply-add peak in the same run;
  * - stack: whole float32 models on one thread, percent of the bound that their own vector instructions give. Instructions are counted by
- *   callgrind and timed beside loops of the same kinds; the level is the machine's, or AVX2 where valgrind does not know it;
+ *   callgrind (once for each build) and timed beside loops of the same kinds; the level is the machine's, or AVX2 where valgrind does not
+ *   know it;
  * - threads: one to two threads through the public API, by batch;
  * - loop: what a run costs the event loop at submit and resolve together. More than 100 µs fails the command.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { capture, program } from './build';
 import { cases } from './cases';
-import { boundOf, countKinds, disassembly, type Rates } from './instructions';
+import { boundOf, countKinds, disassembly, type InstructionCounts, type Rates } from './instructions';
 import { interleaved, summary } from './measure';
 import type { Feeds } from './package';
 import { inputsOf, ourModel } from './setup';
@@ -67,8 +68,43 @@ function gemmRows(binary: string): Row[] {
     }));
 }
 
-/** Counts of one run of a model. Undefined where callgrind is not installed. */
-function countsOf(binary: string, model: string, env: NodeJS.ProcessEnv, kinds: ReturnType<typeof disassembly>) {
+/** Counts of this very program, by level and model: counted once, since they never change and take minutes. */
+class Counted {
+  private readonly file: string;
+  private readonly known: Record<string, InstructionCounts>;
+  private kinds: ReturnType<typeof disassembly> | undefined;
+
+  constructor(
+    private readonly binary: string,
+    private readonly env: NodeJS.ProcessEnv,
+  ) {
+    const { mtimeMs, size } = statSync(binary);
+    this.file = `${binary}.${size}-${Math.round(mtimeMs)}.counts.json`;
+    this.known = existsSync(this.file) ? JSON.parse(readFileSync(this.file, 'utf8')) : {};
+  }
+
+  of(model: string): InstructionCounts {
+    const key = `${this.env.HPFORMER_ISA} ${model}`;
+    if (!this.known[key]) {
+      console.error(`bench engine: counting the instructions of ${model} ...`);
+      this.kinds ??= disassembly(
+        spawnSync('objdump', ['-d', '--no-show-raw-insn', this.binary], { encoding: 'utf8', maxBuffer: 1 << 28 })
+          .stdout,
+      );
+      this.known[key] = count(this.binary, model, this.env, this.kinds);
+      writeFileSync(this.file, JSON.stringify(this.known));
+    }
+    return this.known[key];
+  }
+}
+
+/** Counts of one run of a model, by callgrind. */
+function count(
+  binary: string,
+  model: string,
+  env: NodeJS.ProcessEnv,
+  kinds: ReturnType<typeof disassembly>,
+): InstructionCounts {
   const folder = mkdtempSync(join(tmpdir(), 'hpformer-engine-'));
   try {
     const out = join(folder, 'out');
@@ -93,16 +129,16 @@ function stackRows(binary: string): Row[] {
   const level = /^(baseline|avx2|neon)$/.test(identity.isa) ? identity.isa : 'avx2';
   const env = { ...process.env, HPFORMER_ISA: level, HPFORMER_THREADS: '1' };
   const names = options.quick ? ['decompensation', 'image'] : ['decompensation', 'text', 'image', 'long'];
+  const counted = new Counted(binary, env);
+  for (const name of names) counted.of(name);
   const timed = spawnSync(binary, ['stack', options.quick ? '5' : '15', ...names], { encoding: 'utf8', env });
   if (timed.status !== 0) throw new Error(`hpformer_native stack failed: ${timed.stdout}${timed.stderr}`);
   const { isa, rows } = JSON.parse(timed.stdout) as {
     isa: string;
     rows: ({ model: string; steps: number; ms: number } & Rates)[];
   };
-  const text = spawnSync('objdump', ['-d', '--no-show-raw-insn', binary], { encoding: 'utf8', maxBuffer: 1 << 28 });
-  const kinds = disassembly(text.stdout);
   return rows.map(({ model, steps, ms, ...rates }) => {
-    const counts = countsOf(binary, model, env, kinds);
+    const counts = counted.of(model);
     const bound = boundOf(counts, rates);
     const perToken = (count: number) => Math.round(count / steps);
     return {
