@@ -29,6 +29,22 @@ describe('documents', () => {
     expect(broken).toEqual([]);
   });
 
+  test('the README leads through them in order: concepts, API, performance, CUDA, reliability, compatibility; changelog last', () => {
+    const text = readFileSync(join(root, 'README.md'), 'utf8');
+    const list = text.slice(text.indexOf('## Documents'));
+    const order = [
+      'concepts.md',
+      'docs/api/',
+      'performance.md',
+      'cuda/README.md',
+      'reliability.md',
+      'compatibility.md',
+    ];
+    const places = [...order, 'CHANGELOG.md'].map((name) => list.indexOf(name));
+    expect(places.every((place) => place > 0)).toBe(true);
+    expect(places).toEqual([...places].sort((a, b) => a - b));
+  });
+
   test('files named in backticks exist', () => {
     const names = /`((?:src|binding|cuda|test|docs|examples|bench|\.github|\.ci)\/[\w./-]*\w)`/g;
     const missing = sources(/^(README|CONTRIBUTING|SECURITY|docs\/[\w-]+|prebuilds\/README)\.md$/).flatMap((file) =>
