@@ -3,22 +3,10 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Writable } from 'node:stream';
 import * as checkout from '../../../src/cli/benchCheckout';
-import { main } from '../../../src/cli/main';
+import { hpformer } from './run';
 
-class Sink extends Writable {
-  text = '';
-  override _write(chunk: Buffer, _: string, done: () => void): void {
-    this.text += chunk.toString();
-    done();
-  }
-}
-async function bench(...args: string[]) {
-  const io = { stdout: new Sink(), stderr: new Sink() };
-  const code = await main(['bench', ...args], io);
-  return { code, out: io.stdout.text, err: io.stderr.text };
-}
+const bench = (...args: string[]) => hpformer('bench', ...args);
 
 let folder: string;
 beforeAll(() => {

@@ -1,11 +1,10 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { Writable } from 'node:stream';
 import { commandHelp, parseCommand, UsageError } from '../../../src/cli/command';
 import { compiledLevels } from '../../../src/cli/doctor';
 import { evaluationTable } from '../../../src/cli/evaluate';
-import { commands, main } from '../../../src/cli/main';
+import { commands } from '../../../src/cli/main';
 import { formatDuration, Progress } from '../../../src/cli/progress';
 import { ScoreWriter, scoreFormat } from '../../../src/cli/scoreFile';
 import { formatPairs, formatTable } from '../../../src/cli/table';
@@ -13,21 +12,7 @@ import { evaluateLabels, predictLabelled, scoreBatches } from '../../../src/data
 import type { LabelledBatch } from '../../../src/data/recipes';
 import type { Feeds } from '../../../src/model/types';
 import { Tensor } from '../../../src/tensor/tensor';
-
-class Sink extends Writable {
-  text = '';
-  isTTY?: boolean;
-  override _write(chunk: Buffer, _: string, done: () => void): void {
-    this.text += chunk.toString();
-    done();
-  }
-}
-
-async function hpformer(...args: string[]) {
-  const io = { stdout: new Sink(), stderr: new Sink() };
-  const code = await main(args, io);
-  return { code, out: io.stdout.text, err: io.stderr.text };
-}
+import { hpformer, Sink } from './run';
 
 let folder: string;
 beforeEach(() => {

@@ -3,30 +3,15 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { Writable } from 'node:stream';
 import { initialWeights } from '../../../src/checkpoint/init';
 import { serializeCheckpoint } from '../../../src/checkpoint/save';
-import { main } from '../../../src/cli/main';
 import { classFigures, finishReport } from '../../../src/cli/report';
 import { ScoreWriter } from '../../../src/cli/scoreFile';
 import { presets } from '../../../src/config/presets';
 import type { HPformerConfig } from '../../../src/config/types';
 import { HPformerError } from '../../../src/errors';
 import { decode } from '../onnx/interpreter';
-
-class Sink extends Writable {
-  text = '';
-  override _write(chunk: Buffer, _: string, done: () => void): void {
-    this.text += chunk.toString();
-    done();
-  }
-}
-
-async function hpformer(...args: string[]) {
-  const io = { stdout: new Sink(), stderr: new Sink() };
-  const code = await main(args, io);
-  return { code, out: io.stdout.text, err: io.stderr.text };
-}
+import { hpformer } from './run';
 
 let folder: string;
 const at = (name: string) => path.join(folder, name);

@@ -1,27 +1,12 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { Writable } from 'node:stream';
 import { initialWeights } from '../../../src/checkpoint/init';
 import { serializeCheckpoint } from '../../../src/checkpoint/save';
-import { main } from '../../../src/cli/main';
 import { presets } from '../../../src/config/presets';
 import { Calibration } from '../../../src/data/health';
+import { hpformer } from '../cli/run';
 import { fixtureText } from './fixtures';
-
-class Sink extends Writable {
-  text = '';
-  override _write(chunk: Buffer, _: string, done: () => void): void {
-    this.text += chunk.toString();
-    done();
-  }
-}
-
-async function hpformer(...args: string[]) {
-  const io = { stdout: new Sink(), stderr: new Sink() };
-  const code = await main(args, io);
-  return { code, out: io.stdout.text, err: io.stderr.text };
-}
 
 async function ok(...args: string[]): Promise<string> {
   const { code, out, err } = await hpformer(...args);
