@@ -5,10 +5,10 @@
 // A row of A is q scale_r with |q| below 2^15, a column of X is q unit_c, unit_c = max |x| / limit. The limits are such
 // that no sum of any column can leave 32 bits, so the sums are exact whatever their order: C = bias + scale_r unit_c
 // sum(q q). A is packed in pairs of channels, panels [ceil(rows / panel)][ceil(k / 2)][panel] like the float32 ones; X
-// is turned from lanes into pairs [ceil(k / 2)][columns] on the stack (L1) once per product. The micro-kernel keeps 4 x
-// 2 or 2 x 3 registers of C: the addition is an instruction of its own with a latency of one, so few chains suffice,
-// and the product needs a register. A NaN or an infinity in a column or row makes its unit or scale NaN or its product
-// 0 times infinity: it reaches just what it reaches in float32.
+// is turned from lanes into pairs [ceil(k / 2)][columns] on the stack (L1) once per product. Where the addition is an
+// instruction of its own, the micro-kernel keeps 4 x 2 or 2 x 3 registers of C: its latency is one, so few chains
+// suffice, and the product needs a register; where one instruction does both, 8 x 3. A NaN or an infinity in a column
+// or row makes its unit or scale NaN or its product 0 times infinity: it reaches just what it reaches in float32.
 namespace hpformer::HPFORMER_ISA {
 namespace {
 
