@@ -136,7 +136,7 @@ describeUnless(withoutCudaLibrary(), `kernels.* on cuda:0 (seed=${seed})`, () =>
     const call = (x: Tensor, on: string) => () => kernels.segmentPool({ x }, { ...options, device: on });
     expect(call(wide, device)).toThrow('expected float32 on a CUDA device, got float64');
     expect(call(narrow, 'cuda:7')).toThrow(expect.objectContaining({ code: 'ERR_HPFORMER_DEVICE' }));
-    expect(call(narrow, 'gpu')).toThrow('expected device cpu or cuda:<n>, got "gpu"');
+    expect(call(narrow, 'gpu')).toThrow('device: expected cpu or cuda:<n>, got "gpu"');
     expect(call(narrow, 'cpu')().out!.data).toEqual(kernels.segmentPool({ x: narrow }, options).out!.data);
     const many = new Tensor('float32', new Float32Array(9000), [1, 9000, 1]);
     expect(() => kernels.extraSegmentAttention({ x: many }, { device })).toThrow(
