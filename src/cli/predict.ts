@@ -57,7 +57,6 @@ export const predict: Command = {
       const records =
         recordFile === undefined ? undefined : new RecordLog(recordFile, values['record-features'] === true);
       try {
-        await writer.begin();
         for await (const scored of scoreBatches(model, data.score({ batch, progress: progress.read, workers }))) {
           await writer.rows(scored.ids, scored.probabilities);
           await records?.add(scored, model);

@@ -33,6 +33,7 @@ export class ScoreWriter {
   };
   private readonly stream: NodeJS.WritableStream;
   private failure: Error | undefined;
+  private begun = false;
 
   /**
    * @param target a file path, or a stream.
@@ -58,7 +59,10 @@ export class ScoreWriter {
     }
   }
 
+  /** Writes the header, once; before the first row or the end it comes by itself. */
   async begin(): Promise<void> {
+    if (this.begun) return;
+    this.begun = true;
     if (this.format === 'csv') await this.put(`${[this.idColumn, ...this.columns].map(csvField).join(',')}\n`);
   }
 
@@ -72,11 +76,14 @@ export class ScoreWriter {
         Object.fromEntries([[this.idColumn, id], ...this.columns.map((name, k) => [name, values[k]])]),
       );
     });
-    if (lines.length > 0) await this.put(`${lines.join('\n')}\n`);
+    if (lines.length === 0) return;
+    await this.begin();
+    await this.put(`${lines.join('\n')}\n`);
   }
 
   /** Makes the file visible under its name. */
   async end(): Promise<void> {
+    await this.begin();
     if (this.temporary === undefined) return;
     await new Promise<void>((resolve) => (this.failure ? resolve() : this.stream.end(resolve)));
     if (this.failure) throw this.unwritable(this.failure);

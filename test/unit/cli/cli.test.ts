@@ -126,6 +126,7 @@ describe('command line', () => {
     ['prepare arrays', ['prepare', 'arrays', 'STAYS', '--out', 'FILE/more']],
     ['prepare bundle', ['prepare', 'bundle', 'FILE', '--task', 'phenotyping', '--normalizer', 'FILE', '--out', 'b']],
     ['inspect', ['inspect', 'FILE']],
+    ['predict to standard output', ['predict', 'MODEL', 'FOLDER']],
     ['inspect of a folder', ['inspect', 'FOLDER']],
     ['predict', ['predict', 'MODEL', 'DATA', '--out', 'FILE/scores.csv']],
     ['evaluate --report', ['evaluate', 'MODEL', 'DATA', '--bootstrap', '0', '--report', 'FILE/r.html']],
@@ -308,7 +309,6 @@ describe('score files', () => {
   test('ids and names with commas, quotes or line ends stay one field', async () => {
     const file = path.join(folder, 's.csv');
     const writer = new ScoreWriter(file, 'csv', 'patient', ['p_heart, failure', 'p_b'], false);
-    await writer.begin();
     await writer.rows(['a,"b"', 'c\nd'], Float32Array.of(0.5, 1, 0.25, 0));
     await writer.end();
     expect(fs.readFileSync(file, 'utf8')).toBe('patient,"p_heart, failure",p_b\n"a,""b""",0.5,1\n"c\nd",0.25,0\n');
