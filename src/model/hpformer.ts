@@ -57,6 +57,7 @@ export class HPformer {
   readonly device: string;
   /** What the matrix products compute in; `float64` on the reference device. */
   readonly precision: Precision | 'float64';
+  /** Numbers that the forward reads, and those of them that training moves (not batchnorm's running statistics). */
   readonly parameterCount: Readonly<ParameterCount>;
   /** Strings that the file carries beside its tensors and its configuration. */
   readonly metadata: Readonly<Record<string, string>>;
