@@ -57,7 +57,7 @@ Spec specOf(const std::string& name) {
 }
 
 int64_t stepsOf(const std::string& name) {
-  return name == "decompensation" ? 504 : name == "text" ? 4000 : name == "image" ? 1024 : 16384;
+  return name == "decompensation" ? 504 : name == "text" ? 4000 : name == "image" ? 1024 : 4096;
 }
 
 class Model : public Stack {

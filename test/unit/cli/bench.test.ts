@@ -91,6 +91,17 @@ test('a task of bench/ that fails is an error with its exit code', async () => {
   });
 });
 
+test('a task of bench/ that succeeds gives what it printed', async () => {
+  expect(checkout.inCheckout()).toBe(true);
+  const { PATH } = process.env;
+  try {
+    process.env.PATH = folder; // no valgrind there, which is one line and no failure
+    expect(await checkout.runInCheckout(['callgrind'])).toBe('callgrind: 1 skipped (no valgrind here)\n');
+  } finally {
+    process.env.PATH = PATH;
+  }
+}, 120000);
+
 test('more than one model, or none of a name, is wrong usage', async () => {
   for (const args of [['model'], ['model', 'text', 'image'], ['compare'], ['everything']]) {
     const { code, out, err } = await bench(...args);
