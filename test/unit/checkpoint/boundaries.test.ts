@@ -91,6 +91,30 @@ describe('safetensors', () => {
   });
 });
 
+describe('element types', () => {
+  const sizes = {
+    F64: 8,
+    F32: 4,
+    F16: 2,
+    BF16: 2,
+    I64: 8,
+    I32: 4,
+    I16: 2,
+    I8: 1,
+    U64: 8,
+    U32: 4,
+    U16: 2,
+    U8: 1,
+    BOOL: 1,
+  };
+  test.each(Object.entries(sizes))('%s has %d bytes', (dtype, size) => {
+    const of = (bytes: number) =>
+      readSafetensors(safetensors({ a: { dtype, shape: [3], data_offsets: [0, bytes] } }, new Uint8Array(bytes)));
+    expect(of(3 * size).tensors.get('a')!.bytes).toHaveLength(3 * size);
+    for (const wrong of [3 * size - 1, 3 * size + 1]) expect(errorOf(() => of(wrong)).code).toBe('ERR_HPFORMER_FILE');
+  });
+});
+
 describe('zip', () => {
   const [a, b] = [bytes('first'), bytes('second member')];
   const read = (file: Uint8Array) =>
