@@ -149,11 +149,13 @@ async function main(folder) {
       const plan = planOf(id, survey);
       const { file, line, column, was, becomes } = mutants[id];
       const time = plan.reduce((sum, each) => sum + each.time, 0);
-      let verdict = plan.length === 0 ? {} : await runner.ask({ id, plan }, patience + 5 * time);
-      if (verdict?.spoiled) {
+      const ask = () => runner.ask({ id, plan }, patience + 5 * time);
+      let verdict = plan.length === 0 ? {} : await ask();
+      // A machine that was busy or asleep is no mutant without an end: those are asked twice, in a process of their own.
+      if (verdict === undefined || verdict.spoiled) {
         again();
-        verdict = await runner.ask({ id, plan }, patience + 5 * time);
-        again();
+        verdict = await ask();
+        if (verdict?.spoiled) again();
       }
       if (verdict === undefined) {
         counts.endless++;
