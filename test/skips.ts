@@ -5,6 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { loadAddon } from '../src/native/load';
 
 export const root = join(__dirname, '..');
 
@@ -34,9 +35,10 @@ export function cudaLibrary(): string | undefined {
   return process.env.HPFORMER_CUDA_LIBRARY ?? (existsSync(standIn) ? standIn : undefined);
 }
 
-/** Reason when no CUDA driver library is at hand, neither named nor built from the stand-in's source. */
+/** Reason when CUDA kernels cannot run: no driver library, neither named nor built from the stand-in's source, or none compiled in. */
 export function withoutCudaLibrary(): string | undefined {
-  return cudaLibrary() === undefined ? 'no CUDA driver library' : undefined;
+  if (cudaLibrary() === undefined) return 'no CUDA driver library';
+  return loadAddon().info().cudaCompiled ? undefined : 'this build has no CUDA kernels';
 }
 
 /** Reason when a program is not installed (asked for its version). */

@@ -17,8 +17,9 @@ if [ "$what" != native ]; then
   trap 'npm run --silent build:ts' EXIT
   node_modules/.bin/tsc -p tsconfig.build.json --inlineSourceMap
   rm -rf "$out/children" "$out"/typescript-*
-  # Package, house and CUDA kernels run no line of src that the others do not; the determinism and thread tests are repetitions.
-  leave_out=(test/package test/house test/cuda test/golden/rewrites test/trust/determinism test/trust/threads test/session/process)
+  # Package, house, counted instructions and CUDA kernels run no line of src that the others do not; the determinism and thread tests
+  # are repetitions.
+  leave_out=(test/package test/house test/cuda test/bench/callgrind test/golden/rewrites test/trust/determinism test/trust/threads test/session/process)
   parts=()
   for part in 1 2; do
     HPFORMER_CHILD_COVERAGE="$PWD/$out/children" "${jest[@]}" --shard="$part/2" --coverage --coverageReporters=json --collectCoverageFrom='src/**/*.ts' --collectCoverageFrom='dist/**/*.js' \
