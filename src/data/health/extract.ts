@@ -51,6 +51,9 @@ const variableOfItem = new Map(
   healthVariables.flatMap((variable, v) => variable.items.map((item) => [item, v] as const)),
 );
 
+/** Days of a stay: more than a lifetime in hospital. */
+const longestStay = 10_000;
+
 class Table {
   readonly rows: CsvTable['rows'];
   readonly lines: CsvTable['lines'];
@@ -411,6 +414,8 @@ export function extractSubject(tables: SubjectTables): ExtractedSubject {
       '',
     ].join('\n');
     if (lines.length > 1 && los !== '') {
+      // The lists have a line for every hour: a length that no stay has would fill the memory with them.
+      if (Number(los) > longestStay) throw stayTable.wrong(stay.row, 'los', `at most ${longestStay} days`);
       listed.push({
         file: `${stay.subject}_${name}_timeseries.csv`,
         hours,
