@@ -10,8 +10,8 @@
 namespace hpformer::cuda {
 namespace {
 
-constexpr int64_t kSingleSteps = 512;  // longer sequences get a launch of their own for TDHP
-// Head layers wider than this get launches of their own, as in the unfused path: inside `stack`, and in kernel `head`.
+constexpr int64_t kTogetherSteps = 512;  // packed sequences up to this length: their own block does their TDHP
+// Head layers wider than this get launches of their own, as in the unfused path: for rows that are read, and for sums.
 constexpr int64_t kHeadInside = 1024, kHeadAfter = 4096;
 
 // A launch shape of `stack`.
@@ -19,7 +19,7 @@ struct Shape {
   int tiles = 1;   // tiles of 16 rows in a warp
   int groups = 1;  // groups of 4 warps
   int packed = 0;
-  int single = 0;  // StackParams::single
+  int single = 0;  // StackParams::single; 0: keys come from blocks ahead
   int staged = 0;  // TdhpParams::staged
   int shared = 0;
   int rows() const { return 16 * tiles * groups; }
@@ -43,10 +43,10 @@ class Fused {
       Segments s;
       if (!segmentsOf(spec_, spec_.over == Over::valid ? feed.lengths[b] : feed.steps, &s).ok()) return false;
       if (s.count < 1 || s.count > kMaxSegments) return false;
-      const int segments = static_cast<int>(s.count), hidden = static_cast<int>(spec_.hidden);
+      const int segments = static_cast<int>(s.count);
       Shape smallest;
       smallest.packed = packable();
-      if (!measure(segments, &smallest) || tdhpBytes(hidden, segments) > limit_) return false;
+      if (!measure(segments, &smallest)) return false;
     }
     return true;
   }
@@ -54,7 +54,7 @@ class Fused {
   Status build(const Slice& slice, Program* program) {
     slice_ = slice;
     program_ = program;
-    return pick() == Pick::step || pick() == Pick::steps ? one() : summed();
+    return sums() ? summed() : one();
   }
 
  private:
@@ -63,9 +63,10 @@ class Fused {
     if (spec_.readout == Readout::mean) return Pick::mean;
     return request_.readoutWeights ? Pick::weights : Pick::step;
   }
+  bool sums() const { return pick() == Pick::mean || pick() == Pick::weights; }
   // One row of each sequence is read: rows of different sequences share a tile, if the heads divide a warp.
   bool packable() const { return pick() == Pick::step && 32 % spec_.heads == 0; }
-  bool headInside() const { return (pick() == Pick::step || pick() == Pick::steps) && widest() <= kHeadInside; }
+  bool headInside() const { return !sums() && widest() <= kHeadInside; }
   bool headAfter() const { return widest() <= kHeadAfter; }
 
   int element() const { return half_ ? 2 : 4; }
@@ -84,30 +85,33 @@ class Fused {
     return static_cast<int>(most);
   }
 
-  int tdhpBytes(int hidden, int segments) const {
-    return 4 * (tdhpFloats(hidden, segments, 1, absorbed(), 0) + keyFloats(hidden, segments));
-  }
-
   bool measure(int segments, Shape* shape) const {
+    const bool inside = sums() ? headAfter() : headInside();
     shape->shared = StackLayout(static_cast<int>(spec_.hidden), element(), shape->rows(), embedSlices(), segments,
-                                shape->packed, shape->single, absorbed(), shape->staged, headInside() ? widest() : 0,
-                                pick() == Pick::step || pick() == Pick::steps)
+                                shape->packed, shape->single, absorbed(), shape->staged, inside ? widest() : 0, !sums(),
+                                sums() ? static_cast<int>(spec_.sequences) : 0)
                         .total;
     return shape->shared <= limit_;
   }
 
-  // The largest tile that fits shared memory and still gives every multiprocessor something to do.
-  bool choose(int segments, int64_t rows, bool single, Shape* shape) const {
+  // The largest tile that fits shared memory and still gives every multiprocessor something to do. A sequence of one
+  // tile computes its keys in that tile's block, others ahead of their tiles, by more than the least number of warps.
+  bool choose(int segments, int64_t rows, Shape* shape) const {
     const int64_t busy = model_.device().multiprocessors();
     bool found = false;
     for (const auto& [tiles, groups] : {std::pair{1, 1}, {1, 2}, {2, 2}}) {
-      Shape next{tiles, groups, 0, single ? 1 : 0, 0, 0};
+      Shape next{tiles, groups, 0, 0, 0, 0};
       if (tiles == 2 && !hasTwoTiles(static_cast<int>(spec_.hidden), half_)) break;
       if (!measure(segments, &next)) break;
       const auto blocks = [&](int height) { return slice_.count * ((rows + height - 1) / height); };
-      if (found && (rows <= shape->rows() || blocks(shape->rows()) <= busy)) break;
+      if (found && (rows <= shape->rows() || (shape->groups > 1 && blocks(shape->rows()) <= busy))) break;
       *shape = next;
       found = true;
+    }
+    if (found && rows <= shape->rows()) {
+      Shape own = *shape;
+      own.single = 1;
+      if (measure(segments, &own)) *shape = own;
     }
     return found;
   }
@@ -183,29 +187,30 @@ class Fused {
     return p;
   }
 
-  // Keys: computed by `stack` itself, or by a launch of `tdhp` before it.
   void launch(const Input& in, const Shape& shape, int64_t tiles, StackParams* p) {
     const int64_t d = spec_.hidden, count = slice_.count * in.segmentsMax * d;
     float* out = slice_.at(in.out->keys, in.segmentsMax * d);
-    const std::string width = std::to_string(d) + (half_ ? "_bf16" : "_f32");
-    if (shape.single) {
-      p->tdhp.keys = out ? program_->result(out, count) : nullptr;
-    } else {
-      p->tdhp.keys = program_->result(out, count);
-      p->keys = p->tdhp.keys;
-      const size_t shared = static_cast<size_t>(tdhpBytes(static_cast<int>(d), static_cast<int>(in.segments)));
-      program_->launch("tdhp_" + width, {slice_.count}, 256, shared, p->tdhp);
+    p->tdhp.keys = shape.single && !out ? nullptr : program_->result(out, count);
+    p->ahead = shape.single ? 0 : static_cast<int>(slice_.count);
+    p->tiles = static_cast<int>(tiles);
+    // Counters are zeroed by coming with the inputs.
+    if (p->ahead || sums()) {
+      unsigned* host = nullptr;
+      const int64_t pairs = (tiles + 1) / 2, counters = 1 + slice_.count * (sums() ? 2 + pairs : 1);
+      p->counters = program_->stage<unsigned>(counters, &host);
+      if (host) std::fill_n(host, counters, 0u);
     }
-    const std::string name = "stack_" + width + "_" + std::to_string(shape.tiles);
-    const Grid grid = shape.packed ? Grid{(slice_.count + shape.packed - 1) / shape.packed} : Grid{tiles, slice_.count};
-    program_->launch(name, grid, 128 * shape.groups, static_cast<size_t>(shape.shared), *p);
+    const std::string name =
+        "stack_" + std::to_string(d) + (half_ ? "_bf16_" : "_f32_") + std::to_string(shape.tiles);
+    const int64_t blocks = shape.packed ? (slice_.count + shape.packed - 1) / shape.packed : tiles * slice_.count;
+    program_->launch(name, {p->ahead + blocks}, 128 * shape.groups, static_cast<size_t>(shape.shared), *p);
   }
 
   // Rows of up to 16 sequences in one tile, fewer where that would leave most of the device idle; TDHP of as many of
   // them at once as there is room for.
   Status pack(int segments, int64_t steps, Shape* shape) const {
     shape->packed = static_cast<int>(std::clamp<int64_t>((slice_.count + 7) / 8, 1, 16));
-    shape->single = steps <= kSingleSteps;
+    shape->single = steps <= kTogetherSteps;
     while (shape->packed > 1 && !measure(segments, shape)) --shape->packed;
     if (!measure(segments, shape)) shape->single = 0;
     if (shape->single) {
@@ -228,12 +233,11 @@ class Fused {
     Input in;
     if (Status s = stageInput(model_, slice_, false, RowSelection::read, program_, &in); !s.ok()) return s;
     const int segments = static_cast<int>(in.segments);
-    const bool single = in.steps <= kSingleSteps, steps = pick() == Pick::steps;
+    const bool steps = pick() == Pick::steps;
     Shape shape;
     if (packable()) {
       if (Status s = pack(segments, in.steps, &shape); !s.ok()) return s;
-    } else if (const int64_t rows = steps ? in.steps : 1;
-               !choose(segments, rows, single, &shape) && !choose(segments, rows, false, &shape)) {
+    } else if (!choose(segments, steps ? in.steps : 1, &shape)) {
       return noRoom();
     }
     StackParams p = parameters(in, shape, pick());
@@ -253,21 +257,17 @@ class Fused {
     return {};
   }
 
-  // Readouts that sum rows: `stack` leaves sums of 16 rows, `head` finishes.
+  // Readouts that sum rows: each tile leaves its sum, the last of a sequence adds them and applies the head. Of two
+  // sequences the second launch does that.
   Status summed() {
-    PoolHeadParams pool{};
-    pool.inputs = static_cast<int>(spec_.sequences);
-    pool.hidden = static_cast<int>(spec_.hidden);
-    pool.divide = pick() == Pick::mean;
-    for (int i = 0; i < pool.inputs; ++i) {
+    const int inputs = static_cast<int>(spec_.sequences);
+    const int64_t d = spec_.hidden;
+    float* joined = inputs == 2 || !headAfter() ? program_->scratch<float>(slice_.count * inputs * d) : nullptr;
+    for (int i = 0; i < inputs; ++i) {
       Input in;
       if (Status s = stageInput(model_, slice_, i == 1, RowSelection::read, program_, &in); !s.ok()) return s;
-      const int segments = static_cast<int>(in.segments);
       Shape shape;
-      if (!choose(segments, in.rowsMax, in.steps <= kSingleSteps, &shape) &&
-          !choose(segments, in.rowsMax, false, &shape)) {
-        return noRoom();
-      }
+      if (!choose(static_cast<int>(in.segments), in.rowsMax, &shape)) return noRoom();
       StackParams p = parameters(in, shape, pick());
       if (pick() == Pick::weights) {
         float* host = nullptr;
@@ -275,26 +275,19 @@ class Fused {
         p.readoutWeights = program_->stage<float>(count, &host);
         if (host) std::copy_n(slice_.at(request_.readoutWeights, in.steps), count, host);
       }
-      p.partialTiles = static_cast<int>(std::max<int64_t>(1, (in.rowsMax + 15) / 16));
-      p.partial = program_->scratch<float>(slice_.count * p.partialTiles * spec_.hidden);
-      launch(in, shape, std::max<int64_t>(1, (in.rowsMax + shape.rows() - 1) / shape.rows()), &p);
-      const int at = pool.inputs == 2 ? 1 - i : 0;  // the second sequence's representation comes first
-      pool.partial[at] = p.partial;
-      pool.info[at] = in.info;
-      pool.partialTiles[at] = p.partialTiles;
-      if (in.out->pooled) {
-        pool.pooled[at] = program_->result(slice_.at(in.out->pooled, spec_.hidden), slice_.count * spec_.hidden);
+      const int64_t tiles = std::max<int64_t>(1, (in.rowsMax + shape.rows() - 1) / shape.rows());
+      p.partial = program_->scratch<float>(slice_.count * ((tiles + 1) / 2) * d);
+      p.inputs = inputs;
+      p.input = inputs == 2 ? 1 - i : 0;  // the second sequence's representation comes first
+      p.joined = joined;
+      if (in.out->pooled) p.pooled = program_->result(slice_.at(in.out->pooled, d), slice_.count * d);
+      if (headAfter() && i + 1 == inputs) {
+        p.head = head();
+        outputs(&p.head, 1);
       }
+      launch(in, shape, tiles, &p);
     }
-    if (headAfter()) {
-      pool.head = head();
-      outputs(&pool.head, 1);
-    } else {
-      pool.joined = program_->scratch<float>(slice_.count * spec_.headInput());
-    }
-    const size_t shared = 4 * static_cast<size_t>(spec_.headInput() + 2 * pool.head.widest);
-    program_->launch("head", {slice_.count}, 256, shared, pool);
-    if (!headAfter()) buildHead(model_, slice_, {pool.joined, nullptr, 1, false}, Wanted::everything, program_);
+    if (!headAfter()) buildHead(model_, slice_, {joined, nullptr, 1, false}, Wanted::everything, program_);
     return {};
   }
 

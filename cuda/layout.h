@@ -15,6 +15,7 @@ constexpr int kRawWidth = 128;    // tdhp: widest raw row
 constexpr int kMaxSegments = 64;  // stack: S of the fused path
 constexpr int kStages = 3;        // stack: slices of weights in flight
 constexpr int kRowPadding = 8;    // stack: floats after a row on its way to the head
+constexpr int kSumRows = 128;     // stack: readouts that sum rows: in trees over so many
 
 // Floats of one run's partial result: hidden, raw row, top and total.
 HPFORMER_BOTH inline int tdhpPartialWidth(int hidden) { return hidden + kRawWidth + 4; }
@@ -46,11 +47,13 @@ HPFORMER_BOTH inline bool hasTwoTiles(int hidden, bool bfloat16) { return hidden
 
 struct StackLayout {
   int stride;                                     // bytes of an operand row
-  int weights, operands, reduction, keys, total;  // byte offsets
+  int weights, operands, reduction, word, keys, total;  // byte offsets; `word` is what one thread tells the others
 
-  // `segments`: the most of any sequence of the launch. `single`: sequences whose TDHP the block computes together.
+  // `segments`: the most of any sequence of the launch. `single`: sequences whose TDHP the block computes together; a
+  // block that computes keys for others has all of the memory for that. `joined`: inputs of the head together, where
+  // the readout sums rows; the head is then the last to use the memory.
   HPFORMER_BOTH StackLayout(int hidden, int element, int rows, int embedSlices, int segments, int packed, int single,
-                            int absorbed, int staged, int headWidest, int headInside) {
+                            int absorbed, int staged, int headWidest, int headInside, int joined) {
     stride = (hidden * element + 127) / 128 * 128;
     weights = 0;
     operands = kStages * 64 * hidden;
@@ -68,9 +71,14 @@ struct StackLayout {
     area = area > tdhp ? area : tdhp;
     area = area > head ? area : head;
     reduction = operands + (area + 127) / 128 * 128;
-    keys = reduction + rows * 4 * 8;
+    word = reduction + rows * 4 * 8;
+    keys = word + 16;
     total =
         keys + (packed ? 4 * keyFloats(hidden, packed * segments) : 2 * ((segments + 15) / 16 * 16) * hidden * element);
+    const int ahead = single ? 0 : 4 * (tdhpFloats(hidden, segments, 1, absorbed, 0) + keyFloats(hidden, segments));
+    const int last = joined ? 4 * (joined * hidden + 2 * headWidest) : 0;
+    total = total > ahead ? total : ahead;
+    total = total > last ? total : last;
   }
 };
 

@@ -7,9 +7,8 @@
 
 namespace hpformer::cuda {
 
-// The module's name: kernels are called stack_<width>_<precision>_<tiles>, tdhp_<width>_<precision>, or anything else.
+// The module's name: kernels are called stack_<width>_<precision>_<tiles>, or anything else.
 inline std::string moduleOf(const std::string& kernel) {
-  if (kernel.rfind("tdhp_", 0) == 0) return kernel.substr(5);
   if (kernel.rfind("stack_", 0) == 0) return kernel.substr(6, kernel.rfind('_') - 6);
   return "common";
 }

@@ -129,7 +129,7 @@ struct LinkParams {
 
 // ---- fused kernels ----
 
-// TDHP of whole sequences: input of kernel `tdhp`, and of `stack` when it computes the keys itself (single launch).
+// TDHP of whole sequences, a part of `stack`.
 struct TdhpParams {
   RowSource source;
   const SequenceInfo* info;
@@ -146,7 +146,7 @@ struct TdhpParams {
   const float* query;   // [hidden, features]
   const float* fusion;  // [2 hidden, hidden]
   const float* fusionBias;
-  float* keys;  // [batch, segmentsMax, hidden]; may be null inside `stack`
+  float* keys;  // [batch, segmentsMax, hidden]; may be null when only the block that computed them needs them
 };
 
 struct HeadLayerParams {
@@ -168,9 +168,13 @@ struct HeadParams {
 
 struct StackParams {
   TdhpParams tdhp;
-  int single;          // keys are computed here, of so many sequences at once; 0: read from `keys`
-  const float* keys;   // [batch, segmentsMax, hidden]
-  const int* rowList;  // [batch, steps] or null: row i of a sequence is step rowList[i]
+  // Keys: `single` > 0: every block computes those of its own sequences, so many at once. Otherwise the first `ahead`
+  // blocks to start compute those of one sequence each and the others wait for theirs.
+  int single, ahead;
+  int tiles;            // of a sequence, where a tile holds rows of one sequence
+  unsigned* counters;   // zero at the start: blocks started; [batch] keys are there; for sums also [batch] pairs of
+                        // tiles summed and [batch, pairs] tiles of a pair
+  const int* rowList;   // [batch, steps] or null: row i of a sequence is step rowList[i]
   int batch;
   int packed;  // sequences per tile with one row each; 0: a tile holds rows of one sequence
   int heads;
@@ -185,22 +189,13 @@ struct StackParams {
   int vectorStride;      // 5 hidden, or 0 when layers are tied
   Pick pick;
   const float* readoutWeights;  // [batch, steps]
-  float* partial;               // Pick::mean, weights: [batch, tiles of 16 rows, hidden] sums
-  int partialTiles;
-  float* pooled;    // Pick::step: [batch, hidden] or null
+  float* partial;   // Pick::mean, weights: [batch, pairs, hidden] sums of the rows of two neighbouring tiles
+  float* joined;    // Pick::mean, weights: [batch, inputs * hidden], the head's input, or null
+  int inputs;       // sequences that the head joins
+  int input;        // which part of `joined` this launch fills; the other one is there if `head` has layers
+  float* pooled;    // [batch, hidden] or null; not for Pick::steps
   float* encoded;   // Pick::steps: [batch, steps, hidden] or null
-  HeadParams head;  // Pick::step and steps; no layers: the head is not applied here
-};
-
-// Sums the partial rows, divides, writes `pooled`, applies the head. One block per sequence.
-struct PoolHeadParams {
-  const float* partial[2];  // second sequence's first: the order of the head's input
-  const SequenceInfo* info[2];
-  int partialTiles[2];
-  float* pooled[2];  // or null
-  float* joined;     // [batch, inputs * hidden]: the head's input, or null
-  int inputs, hidden, divide;
-  HeadParams head;
+  HeadParams head;  // no layers: the head is not applied here
 };
 
 }  // namespace hpformer::cuda

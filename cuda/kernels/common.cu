@@ -1,4 +1,4 @@
-// Kernels that do not depend on width or precision: the unfused path and the head.
+// Kernels that do not depend on width or precision: the unfused path.
 #include "head.cuh"
 #include "unfused_layers.cuh"
 #include "unfused_tdhp.cuh"

@@ -48,6 +48,26 @@ __device__ __forceinline__ float blockMax(float v, float* scratch) {
   return top;
 }
 
+// A counter in memory that blocks of one launch hand work over by: everything that this block wrote before is seen by
+// whoever finds the new value, and after a barrier by its block. Thread 0 gets the old one. What was handed over is read by __ldcg.
+__device__ __forceinline__ unsigned publish(unsigned* counter) {
+  __syncthreads();
+  if (threadIdx.x != 0) return 0u;
+  __threadfence();
+  const unsigned before = atomicAdd(counter, 1u);
+  __threadfence();
+  return before;
+}
+__device__ __forceinline__ unsigned acquire(const unsigned* counter) {
+  unsigned value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
+}
+// A store to a place that two blocks of a launch write, one after the other.
+__device__ __forceinline__ void storeStrong(float* to, float value) {
+  asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(to), "f"(value) : "memory");
+}
+
 // 2^x, with results below the normal numbers as zero: enough where they meet a sum of order 1.
 __device__ __forceinline__ float exp2Fast(float x) {
   float y;

@@ -11,21 +11,14 @@ namespace hpformer::cuda {
     extern __shared__ __align__(128) char shared[];                                                     \
     Stack<hidden, HPFORMER_BF16, tiles>(p, shared).run();                                               \
   }
-#define HPFORMER_TDHP_NAMED(hidden, name)                                                   \
-  HPFORMER_KERNEL((256, 1), tdhp_##hidden##_##name)(const __grid_constant__ TdhpParams p) { \
-    tdhpKernel<hidden, HPFORMER_BF16>(p);                                                   \
-  }
 #define HPFORMER_STACK(hidden, name, tiles) HPFORMER_STACK_NAMED(hidden, name, tiles)
-#define HPFORMER_TDHP(hidden, name) HPFORMER_TDHP_NAMED(hidden, name)
 
 #if HPFORMER_BF16
-HPFORMER_TDHP(HPFORMER_HIDDEN, bf16)
 HPFORMER_STACK(HPFORMER_HIDDEN, bf16, 1)
 #if HPFORMER_HIDDEN <= 160  // layout.h: hasTwoTiles
 HPFORMER_STACK(HPFORMER_HIDDEN, bf16, 2)
 #endif
 #else
-HPFORMER_TDHP(HPFORMER_HIDDEN, f32)
 HPFORMER_STACK(HPFORMER_HIDDEN, f32, 1)
 #if HPFORMER_HIDDEN <= 128
 HPFORMER_STACK(HPFORMER_HIDDEN, f32, 2)

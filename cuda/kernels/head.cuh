@@ -75,28 +75,4 @@ __device__ void headRow(const HeadParams& p, const float* x, float* scratch, lon
   C::sync();
 }
 
-#ifndef HPFORMER_HIDDEN  // once, in common.cu
-// Readouts that sum rows: the tiles' partial sums in order, the division, `pooled`, the head. One block per sequence.
-HPFORMER_KERNEL((256), head)(const __grid_constant__ PoolHeadParams p) {
-  extern __shared__ __align__(16) float headMemory[];
-  const int batch = blockIdx.x;
-  for (int n = 0; n < p.inputs; ++n) {
-    const SequenceInfo info = p.info[n][batch];
-    const float* partial = p.partial[n] + static_cast<long long>(batch) * p.partialTiles[n] * p.hidden;
-    const int tiles = (info.rows + 15) / 16;
-    for (int i = threadIdx.x; i < p.hidden; i += blockDim.x) {
-      float sum = 0.f;
-      for (int t = 0; t < tiles; ++t) sum += partial[static_cast<long long>(t) * p.hidden + i];
-      if (p.divide) sum /= info.divisor;
-      headMemory[n * p.hidden + i] = sum;
-      if (p.pooled[n]) p.pooled[n][static_cast<long long>(batch) * p.hidden + i] = sum;
-      if (p.joined) p.joined[(static_cast<long long>(batch) * p.inputs + n) * p.hidden + i] = sum;
-    }
-  }
-  if (p.head.layers == 0) return;  // a head wider than shared memory has launches of its own
-  __syncthreads();
-  headRow<true>(p.head, headMemory, headMemory + p.inputs * p.hidden, batch, true);
-}
-#endif
-
 }  // namespace hpformer::cuda

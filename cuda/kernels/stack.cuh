@@ -1,5 +1,7 @@
-// stack: a tile of tokens through embedding, all layers, readout and head; with `single`, TDHP first (one launch in
-// all).
+// stack: the whole model in one launch. A tile of tokens goes through embedding, all layers, readout and head; TDHP comes
+// before it in the same block (`single`), or in blocks of their own that start first (`ahead`): a block's work follows
+// from the order in which blocks start, so whoever waits for keys waits for a block that runs. Where rows are summed, the
+// last tile of a sequence to arrive adds the tiles' sums in their order and applies the head.
 //
 // A block has R groups of 4 warps. A group owns kTiles tiles of 16 rows; its 4 warps own a quarter of the columns each,
 // so the residual stream and the norms stay in registers (accumulator layout) and only operands pass through shared
@@ -46,7 +48,7 @@ class Stack {
         memory(shared),
         layout(kHidden, O::kElement, static_cast<int>(blockDim.x) / 128 * 16 * kTiles, params.embedSlices,
                params.tdhp.segments, params.packed, params.single, params.tdhp.absorbed, params.tdhp.staged,
-               params.head.widest, params.pick <= Pick::step),
+               params.head.widest, params.pick <= Pick::step, params.pick > Pick::step ? params.inputs : 0),
         warp(threadIdx.x / 32),
         lane(threadIdx.x % 32),
         quarter(warp % 4),
@@ -60,17 +62,26 @@ class Stack {
   }
 
   __device__ void run() {
-    const int first = p.packed ? blockIdx.x * p.packed : blockIdx.y;
-    const int tile = p.packed ? 0 : blockIdx.x;
-    const int count = p.packed ? min(p.packed, p.batch - first) : 1;
-    if (!p.packed && tile * rows >= p.tdhp.info[first].rows &&
-        !(p.pick == Pick::steps && tile * rows < p.tdhp.source.steps) && !(p.tdhp.keys && p.single && tile == 0)) {
+    const int index = p.ahead ? static_cast<int>(tell(threadIdx.x == 0 ? atomicAdd(p.counters, 1u) : 0u)) : blockIdx.x;
+    const bool alone = index < p.ahead;  // TDHP only
+    const int at = index - p.ahead;
+    const int first = alone ? index : p.packed ? at * p.packed : at / p.tiles;
+    const int tile = alone || p.packed ? 0 : at % p.tiles;
+    const int count = p.packed && !alone ? min(p.packed, p.batch - first) : 1;
+    if (tile > 0 && tile * rows >= p.tdhp.info[first].rows &&
+        !(p.pick == Pick::steps && tile * rows < p.tdhp.source.steps)) {
       return;  // a shorter sequence than the longest of the batch
     }
+    if (!alone) {
 #pragma unroll
-    for (int i = 0; i < kStages - 1; ++i) prefetch(i);
-    prepareKeys(first, count, tile);
+      for (int i = 0; i < kStages - 1; ++i) prefetch(i);
+    }
+    if (alone || p.single) computeKeys(alone, first, count, tile);
+    if (alone) return;
     embed(first, count, tile);
+    if (!p.single) fetchKeys(first, count);
+    storeOperands(front);
+    __syncthreads();
     for (int i = 0; i < p.layers; ++i) layer(i, first, count);
     waitAsync<0>();
     __syncthreads();
@@ -138,22 +149,38 @@ class Stack {
 
   // ---- keys ----
 
-  __device__ void prepareKeys(int first, int count, int tile) {
-    float* const area = reinterpret_cast<float*>(memory + layout.operands);
-    float* const packedKeys = reinterpret_cast<float*>(memory + layout.keys);
-    const int stride = p.tdhp.segments * kKeyStride;  // of a sequence, packed
-    if (p.single) {
+  __device__ void computeKeys(bool alone, int first, int count, int tile) {
+    float* const area = reinterpret_cast<float*>(memory + (alone ? 0 : layout.operands));
+    float* const packedKeys = alone || !p.packed ? nullptr : reinterpret_cast<float*>(memory + layout.keys);
+    const int together = alone ? 1 : p.single;
 #pragma unroll 1
-      for (int i = 0; i < count; i += p.single) {
-        const Tdhp<kHidden, kBf16> tdhp(p.tdhp, first + i, min(p.single, count - i), area,
-                                        p.packed ? packedKeys + i * stride : nullptr);
-        tdhp.run(i == 0);
-        if (p.tdhp.keys && tile == 0) tdhp.writeKeys();
-        if (!p.packed) fillKeys(tdhp.keys, p.tdhp.info[first].segments);
-      }
-    } else if (p.packed) {
-      for (int i = 0; i < count; ++i) copyKeys(first + i, 0, p.tdhp.info[first + i].segments, packedKeys + i * stride);
+    for (int i = 0; i < count; i += together) {
+      const Tdhp<kHidden, kBf16> tdhp(p.tdhp, first + i, min(together, count - i), area,
+                                      packedKeys ? packedKeys + i * p.tdhp.segments * kKeyStride : nullptr);
+      tdhp.run(i == 0);
+      if (p.tdhp.keys && tile == 0) tdhp.writeKeys();
+      if (!packedKeys && !alone) fillKeys(tdhp.keys, p.tdhp.info[first].segments);
+    }
+    if (alone) {
+      publish(p.counters + 1 + first);
     } else {
+      __syncthreads();
+    }
+  }
+
+  // Keys that another block computes.
+  __device__ void fetchKeys(int first, int count) {
+    if (threadIdx.x < count) {
+      while (acquire(p.counters + 1 + first + threadIdx.x) == 0) __nanosleep(100);
+    }
+    __syncthreads();
+    if (p.packed) {
+      float* const keys = reinterpret_cast<float*>(memory + layout.keys);
+      for (int i = 0; i < count; ++i) {
+        copyKeys(first + i, 0, p.tdhp.info[first + i].segments, keys + i * p.tdhp.segments * kKeyStride);
+      }
+    } else {
+      float* const area = reinterpret_cast<float*>(memory + layout.operands);
       const KeyFragments<kHidden, kBf16> fragments(memory + layout.keys, p.tdhp.segments);
       const int segments = p.tdhp.info[first].segments;
       for (int group = 0; group * 16 < segments; ++group) {
@@ -164,7 +191,6 @@ class Stack {
         __syncthreads();
       }
     }
-    __syncthreads();
   }
 
   __device__ void fillKeys(const float* keys, int segments) {
@@ -176,10 +202,10 @@ class Stack {
 
   // Keys of segments `from` … from memory to rows in shared memory.
   __device__ void copyKeys(int batch, int from, int segments, float* to) {
-    const float* keys = p.keys + (static_cast<long long>(batch) * p.tdhp.segmentsMax + from) * kHidden;
+    const float* keys = p.tdhp.keys + (static_cast<long long>(batch) * p.tdhp.segmentsMax + from) * kHidden;
     for (int k = threadIdx.x * 4; k < segments * kHidden; k += blockDim.x * 4) {
       *reinterpret_cast<float4*>(to + k / kHidden * kKeyStride + k % kHidden) =
-          *reinterpret_cast<const float4*>(keys + k);
+          __ldcg(reinterpret_cast<const float4*>(keys + k));
     }
   }
 
@@ -262,8 +288,6 @@ class Stack {
         }
       }
     }
-    storeOperands(front);
-    __syncthreads();
   }
 
   __device__ float2 origin(int position, int column) const {
@@ -554,40 +578,112 @@ class Stack {
     }
   }
 
-  // Weighted sums of 16 rows each: fixed groups, so that the tile size does not show.
+  // Weighted sum of the tile's rows: 16 by shuffles, then a tree over these sixteens. Of two neighbouring tiles the second
+  // to arrive adds the first one's sum, of all pairs the last adds the pairs' in their order: memory holds half as many
+  // sums as there are tiles. Sums of kSumRows rows come out the same for every size of tiles.
   __device__ void sumRows(int first, int tile) {
+    float* const shared = reinterpret_cast<float*>(memory + layout.operands);
+    const bool upper = warp / 4 == 1;  // of at most two groups
+    float weight[kTiles][2];
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
-      float weight[2];
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         int batch, step;
         const bool exists =
             locate(firstRow + t * 16 + r + 8 * h, first, 1, tile, &batch, &step) && !isPadding(batch, step);
-        weight[h] = !exists ? 0.f
-                    : p.pick == Pick::weights
-                        ? p.readoutWeights[static_cast<long long>(batch) * p.tdhp.source.steps + step]
-                        : 1.f;
-      }
-      const int group = (tile * rows + firstRow) / 16 + t;
-      float* out = p.partial + (static_cast<long long>(first) * p.partialTiles + group) * kHidden;
-#pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
-        float sum[2];
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          // A row that is not read must not count even if it is not a number.
-          const float low = weight[0] != 0.f ? x[t][g][e] * weight[0] : 0.f;
-          const float high = weight[1] != 0.f ? x[t][g][2 + e] * weight[1] : 0.f;
-          sum[e] = low + high;
-#pragma unroll
-          for (int i = 4; i < 32; i <<= 1) sum[e] += __shfl_xor_sync(kFull, sum[e], i);
-        }
-        if (r == 0 && group < p.partialTiles) {
-          *reinterpret_cast<float2*>(out + quarter * kQuarter + g * 8 + 2 * c) = make_float2(sum[0], sum[1]);
-        }
+        weight[t][h] = !exists ? 0.f
+                       : p.pick == Pick::weights
+                           ? p.readoutWeights[static_cast<long long>(batch) * p.tdhp.source.steps + step]
+                           : 1.f;
       }
     }
+    float total[kGroups][2];
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float sum[kTiles];
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) {
+          // A row that is not read must not count even if it is not a number.
+          const float low = weight[t][0] != 0.f ? x[t][g][e] * weight[t][0] : 0.f;
+          const float high = weight[t][1] != 0.f ? x[t][g][2 + e] * weight[t][1] : 0.f;
+          sum[t] = low + high;
+#pragma unroll
+          for (int i = 4; i < 32; i <<= 1) sum[t] += __shfl_xor_sync(kFull, sum[t], i);
+        }
+        total[g][e] = kTiles == 2 ? sum[0] + sum[kTiles - 1] : sum[0];
+      }
+    }
+    // Both groups' sums, one after the other; then threads have columns.
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      if (r == 0) {
+        float* to = shared + (upper ? kHidden : 0) + quarter * kQuarter + g * 8 + 2 * c;
+        *reinterpret_cast<float2*>(to) = make_float2(total[g][0], total[g][1]);
+      }
+    }
+    const int tiles = max(1, (p.tdhp.info[first].rows + rows - 1) / rows), pairs = (tiles + 1) / 2;
+    const int pairsMax = (p.tiles + 1) / 2, pair = tile / 2;
+    unsigned* const done = p.counters + 1 + p.batch + first;
+    unsigned* const met = p.counters + 1 + 2 * p.batch + static_cast<long long>(first) * pairsMax + pair;
+    float* const sums = p.partial + static_cast<long long>(first) * pairsMax * kHidden;
+    const bool single = (tile ^ 1) >= tiles, two = blockDim.x > 128;
+    const bool second = !single && tell(threadIdx.x == 0 ? atomicAdd(met, 1u) : 0u) > 0;
+    if (second) {
+      if (threadIdx.x == 0) {
+        while (acquire(met) < 3) __nanosleep(100);  // two that came and one that has written
+      }
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < kHidden; i += blockDim.x) {
+      const float own = two ? shared[i] + shared[kHidden + i] : shared[i];
+      const float other = second ? __ldcg(sums + pair * kHidden + i) : 0.f;
+      storeStrong(sums + pair * kHidden + i, second || single ? own + other : own);
+    }
+    if (!second && !single) {
+      publish(met);
+      return;
+    }
+    if (tell(publish(done)) == static_cast<unsigned>(pairs - 1)) finishSums(first, pairs, sums);
+  }
+
+  // What thread 0 knows.
+  __device__ unsigned tell(unsigned value) {
+    unsigned* const word = reinterpret_cast<unsigned*>(memory + layout.word);
+    __syncthreads();
+    if (threadIdx.x == 0) *word = value;
+    __syncthreads();
+    return *word;
+  }
+
+  __device__ void finishSums(int first, int pairs, const float* sums) {
+    float* const row = reinterpret_cast<float*>(memory);
+    const SequenceInfo& info = p.tdhp.info[first];
+    const int perUnit = kSumRows / (2 * rows);  // pairs
+    float* const joined = p.joined ? p.joined + static_cast<long long>(first) * p.inputs * kHidden : nullptr;
+    __syncthreads();  // `word` has been read by all
+    for (int i = threadIdx.x; i < kHidden; i += blockDim.x) {
+      float sum = 0.f;
+      for (int t = 0; t < pairs; t += perUnit) {
+        float part[4] = {};
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          if (j < perUnit && t + j < pairs) part[j] = __ldcg(sums + static_cast<long long>(t + j) * kHidden + i);
+        }
+        sum += (part[0] + part[1]) + (part[2] + part[3]);  // a tree over four, two or one
+      }
+      if (p.pick == Pick::mean) sum /= info.divisor;
+      row[p.input * kHidden + i] = sum;
+      if (p.pooled) p.pooled[static_cast<long long>(first) * kHidden + i] = sum;
+      if (joined) joined[p.input * kHidden + i] = sum;
+      // What an earlier launch has left.
+      if (p.head.layers && p.inputs == 2) row[(1 - p.input) * kHidden + i] = joined[(1 - p.input) * kHidden + i];
+    }
+    if (p.head.layers == 0) return;
+    __syncthreads();
+    headRow<true>(p.head, row, row + p.inputs * kHidden, first, true);
   }
 };
 

@@ -494,13 +494,4 @@ class Tdhp {
   }
 };
 
-// grid (batch)
-template <int kHidden, bool kBf16>
-__device__ void tdhpKernel(const TdhpParams& p) {
-  extern __shared__ __align__(16) float block[];
-  const Tdhp<kHidden, kBf16> tdhp(p, blockIdx.x, 1, block, nullptr);
-  tdhp.run(true);
-  tdhp.writeKeys();
-}
-
 }  // namespace hpformer::cuda
