@@ -23,6 +23,18 @@ int64_t inputBytes(const Spec& spec, const Feed<float>& feed) {
   return feed.steps * (spec.embedding == EmbeddingKind::features ? spec.features * 4 : 8);
 }
 
+// No exception leaves this folder.
+template <typename Work>
+Status attempt(Work work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return {StatusCode::memory, "cuda: the host ran out of memory"};
+  } catch (const std::exception& error) {
+    return {StatusCode::internal, error.what()};
+  }
+}
+
 // One slice in flight.
 struct Flight {
   Program program;
@@ -48,32 +60,9 @@ class DeviceRun {
     }
     const int64_t size =
         std::clamp<int64_t>(std::min(kSliceBytes / std::max<int64_t>(1, bytes), kSliceRows / rows), 1, 4096);
-    Status status;
     std::deque<Flight> flights;
-    for (int64_t at = first, count = 0; at < end && status.ok(); at += count) {
-      count = alike(at, std::min(at + size, end));
-      if (cancel_.load(std::memory_order_relaxed)) {
-        status = {StatusCode::aborted, "aborted"};
-        break;
-      }
-      Lane* lane = nullptr;
-      // The second lane is taken only if it is free: holding one while waiting for another could deadlock with other
-      // runs.
-      while (!lane && status.ok()) {
-        if (flights.empty()) {
-          status = device_.take(&lane);
-        } else if (flights.size() == 1 && (lane = device_.tryTake())) {
-          break;
-        } else {
-          status = land(&flights);
-        }
-      }
-      if (!lane) break;
-      flights.emplace_back();
-      flights.back().lane = lane;
-      status = launch({&request_, &plan_, at, count}, &flights.back());
-      flights.back().complete = status.ok();
-    }
+    // An exception on the way must not keep lanes, nor free what a device still reads.
+    Status status = attempt([&] { return launchAll(first, end, size, &flights); });
     while (!flights.empty()) {
       const Status landed = land(&flights);
       if (status.ok()) status = landed;
@@ -82,6 +71,32 @@ class DeviceRun {
   }
 
  private:
+  Status launchAll(int64_t first, int64_t end, int64_t size, std::deque<Flight>* flights) {
+    for (int64_t at = first, count = 0; at < end; at += count) {
+      count = alike(at, std::min(at + size, end));
+      if (cancel_.load(std::memory_order_relaxed)) return {StatusCode::aborted, "aborted"};
+      // The second lane is taken only if it is free: holding one while waiting for another could deadlock with other
+      // runs.
+      const auto give = [this](Lane* lane) { device_.give(lane); };
+      std::unique_ptr<Lane, decltype(give)> taken(nullptr, give);
+      while (!taken) {
+        Lane* lane = nullptr;
+        if (flights->empty()) {
+          if (Status s = device_.take(&lane); !s.ok()) return s;
+        } else if (flights->size() > 1 || !(lane = device_.tryTake())) {
+          if (Status s = land(flights); !s.ok()) return s;
+        }
+        taken.reset(lane);
+      }
+      flights->emplace_back();
+      Flight& flight = flights->back();
+      flight.lane = taken.release();
+      if (Status s = launch({&request_, &plan_, at, count}, &flight); !s.ok()) return s;
+      flight.complete = true;
+    }
+    return {};
+  }
+
   // What the fused kernels are made of cannot be taken out of them; without it, one kernel per step.
   bool fused(int64_t b) const {
     const bool wanted = plan_.depthFirst && plan_.readoutPruning && plan_.zeroRowsClosedForm && !request_.trace;
@@ -141,17 +156,13 @@ class CudaBackend : public Backend {
   explicit CudaBackend(std::vector<std::shared_ptr<DeviceModel>> models) : models_(std::move(models)) {}
 
   Status run(const Request<float>& request, const Plan& plan, const CancelFlag& cancel) override {
-    try {
+    return attempt([&] {
       for (int64_t b = 0; b < request.batch; ++b) {
         if (request.out.segments) request.out.segments[b] = segments(request.feed, b);
         if (request.outSecond.segments) request.outSecond.segments[b] = segments(request.second, b);
       }
       return split(request, plan, cancel);
-    } catch (const std::bad_alloc&) {
-      return {StatusCode::memory, "cuda: the host ran out of memory"};
-    } catch (const std::exception& error) {
-      return {StatusCode::internal, error.what()};
-    }
+    });
   }
 
   int64_t packedBytes() const override {
@@ -174,12 +185,8 @@ class CudaBackend : public Backend {
     std::vector<Status> status(static_cast<size_t>(parts));
     const auto part = [&](int64_t i) {
       const int64_t first = request.batch * i / parts, end = request.batch * (i + 1) / parts;
-      try {
-        status[static_cast<size_t>(i)] =
-            DeviceRun(*models_[static_cast<size_t>(i)], request, plan, cancel).run(first, end);
-      } catch (const std::exception& error) {
-        status[static_cast<size_t>(i)] = {StatusCode::internal, error.what()};
-      }
+      const size_t at = static_cast<size_t>(i);
+      status[at] = attempt([&] { return DeviceRun(*models_[at], request, plan, cancel).run(first, end); });
     };
     {
       std::vector<std::jthread> threads;
@@ -225,7 +232,7 @@ std::vector<CudaDeviceInfo> cudaDevices(std::string* reason) {
 
 Status createCudaBackend(const Spec& spec, std::shared_ptr<const Weights> weights, const CudaOptions& options,
                          std::unique_ptr<Backend>* out) {
-  try {
+  return cuda::attempt([&]() -> Status {
     std::vector<int> ordinals = {options.device};
     if (options.device < 0) {
       std::string reason;
@@ -244,11 +251,7 @@ Status createCudaBackend(const Spec& spec, std::shared_ptr<const Weights> weight
     }
     *out = std::make_unique<cuda::CudaBackend>(std::move(models));
     return {};
-  } catch (const std::bad_alloc&) {
-    return {StatusCode::memory, "cuda: the host ran out of memory"};
-  } catch (const std::exception& error) {
-    return {StatusCode::internal, error.what()};
-  }
+  });
 }
 
 }  // namespace hpformer

@@ -10,11 +10,36 @@ namespace {
 std::mutex gDevicesMutex;
 std::map<int, std::weak_ptr<Device>> gDevices;
 
-// Errors after which the context cannot be used any more (the driver's "sticky" ones): ECC, NVLink, the 7xx faults of
-// kernels, a lost device. Out of memory, a refused launch configuration and the like are not among them.
+// Errors after which the context cannot be used any more (the driver's "sticky" ones). Out of memory, a refused launch
+// configuration, code that the driver cannot read and the like are not among them.
 bool isSticky(CUresult result) {
-  return (result >= 214 && result <= 220) || result == 46 || result == 100 || result == 201 || result == 700 ||
-         result == 702 || result == 709 || (result >= 714 && result <= 719) || result == 999;
+  switch (result) {
+    case 4:    // the driver is shutting down
+    case 46:   // the device is not available
+    case 100:  // no device
+    case 201:  // invalid context
+    case 214:  // ECC
+    case 220:  // NVLink
+    case 226:  // contained memory error
+    case 700:  // illegal address
+    case 702:  // time out
+    case 709:  // context destroyed
+    case 710:  // assertion in a kernel
+    case 714:  // hardware stack
+    case 715:  // illegal instruction
+    case 716:  // misaligned address
+    case 717:  // address space
+    case 718:  // program counter
+    case 719:  // launch failed
+    case 999:  // unknown
+      return true;
+    default: return false;
+  }
+}
+
+// Whether the driver refused a module because it is of another age or for another device.
+bool isUnreadable(CUresult result) {
+  return result == 200 || result == 209 || result == 218 || (result >= 221 && result <= 224);
 }
 
 size_t roundUp(size_t bytes) {
@@ -118,6 +143,7 @@ Status Device::open() {
   }
   Current current(*this);
   if (!current.status().ok()) return current.status();
+  if (Status s = check(driver_.streamCreate(&uploads_, kStreamNonBlocking), "cuStreamCreate"); !s.ok()) return s;
   return addLane();
 }
 
@@ -126,6 +152,7 @@ Device::~Device() {
   {
     Current current(*this);
     for (auto& lane : lanes_) destroy(*lane);
+    if (uploads_) (void)driver_.streamDestroy(uploads_);
     for (const auto& [name, module] : modules_) {
       if (current.status().ok()) (void)driver_.moduleUnload(module);
     }
@@ -149,6 +176,12 @@ Status Device::check(CUresult result, const char* call) {
 Status Device::poisoned() {
   std::lock_guard lock(poisonMutex_);
   return poison_;
+}
+
+Status Device::prepare(const std::string& module) {
+  std::lock_guard lock(mutex_);
+  CUmodule loaded = nullptr;
+  return load(module, &loaded);
 }
 
 Status Device::function(const std::string& name, size_t sharedBytes, CUfunction* out) {
@@ -179,7 +212,15 @@ Status Device::load(const std::string& name, CUmodule* out) {
     const void* fatbin = fatbinOf(name);
     if (!fatbin) return {StatusCode::internal, "no CUDA module " + name};
     CUmodule module = nullptr;
-    if (Status s = check(driver_.moduleLoadData(&module, fatbin), "cuModuleLoadData"); !s.ok()) return s;
+    const CUresult result = driver_.moduleLoadData(&module, fatbin);
+    if (Status s = check(result, "cuModuleLoadData"); !s.ok()) {
+      int version = 0;
+      if (isUnreadable(result) && driver_.driverGetVersion(&version) == kSuccess) {
+        s.message += ": the kernels need a newer driver than this one for CUDA " + std::to_string(version / 1000) +
+                     "." + std::to_string(version % 1000 / 10);
+      }
+      return s;
+    }
     known = modules_.emplace(name, module).first;
   }
   *out = known->second;
@@ -189,6 +230,11 @@ Status Device::load(const std::string& name, CUmodule* out) {
 Status Device::addLane() {
   auto lane = std::make_unique<Lane>();
   if (Status s = check(driver_.streamCreate(&lane->stream, kStreamNonBlocking), "cuStreamCreate"); !s.ok()) return s;
+  const CUresult result = driver_.eventCreate(&lane->done, kEventBlockingSync | kEventDisableTiming);
+  if (Status s = check(result, "cuEventCreate"); !s.ok()) {
+    (void)driver_.streamDestroy(lane->stream);
+    return s;
+  }
   free_.push_back(lane.get());
   lanes_.push_back(std::move(lane));
   return {};
@@ -197,7 +243,8 @@ Status Device::addLane() {
 Status Device::take(Lane** out) {
   std::unique_lock lock(mutex_);
   if (free_.empty() && lanes_.size() < kLanes) {
-    if (Status s = addLane(); !s.ok()) return s;
+    // Without another lane a run waits for one of those that there are.
+    if (Status s = addLane(); !s.ok() && (lanes_.empty() || !poisoned().ok())) return s;
   }
   freed_.wait(lock, [&] { return !free_.empty(); });
   *out = free_.back();
@@ -254,17 +301,16 @@ void Device::destroy(Lane& lane) {
   dropGraphs(lane);
   lane.arena.release();
   if (lane.pinned) (void)driver_.memFreeHost(lane.pinned);
+  (void)driver_.eventDestroy(lane.done);
   (void)driver_.streamDestroy(lane.stream);
 }
 
 Status Device::upload(const void* data, size_t bytes, DeviceBuffer* out) {
   if (Status s = out->allocate(*this, bytes); !s.ok()) return s;
-  Lane* lane = nullptr;
-  if (Status s = take(&lane); !s.ok()) return s;
-  Status status = check(driver_.copyToDevice(out->address(), data, bytes, lane->stream), "cuMemcpyHtoDAsync");
-  if (status.ok()) status = check(driver_.streamSynchronize(lane->stream), "cuStreamSynchronize");
-  give(lane);
-  return status;
+  std::lock_guard lock(uploadMutex_);
+  if (Status s = check(driver_.copyToDevice(out->address(), data, bytes, uploads_), "cuMemcpyHtoDAsync"); !s.ok())
+    return s;
+  return check(driver_.streamSynchronize(uploads_), "cuStreamSynchronize");
 }
 
 int deviceCount(std::string* reason) {

@@ -48,6 +48,7 @@ struct Lane {
   size_t pinnedBytes = 0;
   std::map<std::string, CUgraphExec> graphs;  // by shape; valid for the present arena only
   std::map<std::string, int> seen;            // how often a shape came: the second time it is captured
+  CUevent done = nullptr;                     // for batches that a thread waits for asleep
 };
 
 class Device : public std::enable_shared_from_this<Device> {
@@ -79,16 +80,18 @@ class Device : public std::enable_shared_from_this<Device> {
     bool pushed_ = false;
   };
 
+  // Loads a module (modules.h) before its first kernel is asked for: what the driver cannot run is found out then.
+  Status prepare(const std::string& module);
   // A kernel by name, allowed to use `sharedBytes` of dynamic shared memory. Needs a current context, as do all below.
   Status function(const std::string& name, size_t sharedBytes, CUfunction* out);
 
-  // A free lane; waits while all are busy. Return it with `give`.
+  // A free lane; waits while all are busy, or while no further one can be made. Return it with `give`.
   Status take(Lane** out);
   Lane* tryTake();  // null when none is free right now
   void give(Lane* lane);
   Status grow(Lane& lane, size_t arenaBytes, size_t pinnedBytes);
 
-  // Upload of a fresh buffer, synchronous.
+  // Upload of a fresh buffer, synchronous, on a stream of its own: who holds a lane may ask for it.
   Status upload(const void* data, size_t bytes, DeviceBuffer* out);
 
  private:
@@ -118,6 +121,8 @@ class Device : public std::enable_shared_from_this<Device> {
   std::map<std::string, Function> functions_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::vector<Lane*> free_;
+  std::mutex uploadMutex_;
+  CUstream uploads_ = nullptr;
   std::mutex poisonMutex_;
   Status poison_;
 };

@@ -200,8 +200,7 @@ class Fused {
       p->counters = program_->stage<unsigned>(counters, &host);
       if (host) std::fill_n(host, counters, 0u);
     }
-    const std::string name =
-        "stack_" + std::to_string(d) + (half_ ? "_bf16_" : "_f32_") + std::to_string(shape.tiles);
+    const std::string name = "stack_" + std::to_string(d) + (half_ ? "_bf16_" : "_f32_") + std::to_string(shape.tiles);
     const int64_t blocks = shape.packed ? (slice_.count + shape.packed - 1) / shape.packed : tiles * slice_.count;
     program_->launch(name, {p->ahead + blocks}, 128 * shape.groups, static_cast<size_t>(shape.shared), *p);
   }

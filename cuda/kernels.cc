@@ -142,7 +142,11 @@ class Calls : public KernelDevice {
         p.fusion = stage(turned.data(), 2 * d * d);
         p.fusionBias = stage(bias, d);
         p.keys = result(out, rows * d);
-        program_->launch("tdhp_" + std::to_string(d) + "_f32", {z.batch}, 256, shared, p);
+        // Blocks that compute keys, and no tiles behind them.
+        StackParams all{};
+        all.tdhp = p;
+        all.batch = all.ahead = static_cast<int>(z.batch);
+        program_->launch("stack_" + std::to_string(d) + "_f32_1", {z.batch}, 256, shared, all);
       });
     }
     return run(z, [&] {
@@ -183,7 +187,7 @@ class Calls : public KernelDevice {
                NormKind kind, Activation activation, float* out) override {
     const int64_t d = z.hidden, rows = z.batch * z.steps;
     const StackLayout layout(static_cast<int>(d), 4, 16, 0,
-                             static_cast<int>(std::min<int64_t>(z.segments, kMaxSegments)), 0, 0, 0, 0, 0, 1);
+                             static_cast<int>(std::min<int64_t>(z.segments, kMaxSegments)), 0, 0, 0, 0, 0, 1, 0);
     if (z.segments <= kMaxSegments && hasFusedWidth(d) && layout.total <= static_cast<int>(device_->sharedLimit())) {
       std::shared_ptr<DeviceModel> model;
       if (Status s = oneLayer(z, w, kind, activation, &model); !s.ok()) return s;
@@ -192,7 +196,8 @@ class Calls : public KernelDevice {
         p.tdhp.source = rowSource(z, stage(x, rows * d));
         p.tdhp.info = infos(z);
         p.tdhp.segments = p.tdhp.segmentsMax = static_cast<int>(z.segments);
-        p.keys = stage(keys, z.batch * z.segments * d);
+        p.tdhp.keys = const_cast<float*>(stage(keys, z.batch * z.segments * d));  // only read: nothing computes them
+        p.tiles = static_cast<int>((z.steps + 15) / 16);
         p.batch = static_cast<int>(z.batch);
         p.heads = static_cast<int>(z.heads);
         p.scale = static_cast<float>(1.44269504088896340736 / std::sqrt(static_cast<double>(d / z.heads)));
@@ -208,7 +213,7 @@ class Calls : public KernelDevice {
         p.vectorStride = static_cast<int>(5 * d);
         p.pick = Pick::steps;
         p.encoded = result(out, rows * d);
-        program_->launch("stack_" + std::to_string(d) + "_f32_1", {(z.steps + 15) / 16, z.batch}, 128,
+        program_->launch("stack_" + std::to_string(d) + "_f32_1", {p.tiles * z.batch}, 128,
                          static_cast<size_t>(layout.total), p);
       });
     }

@@ -46,7 +46,7 @@ HPFORMER_BOTH inline int keyFloats(int hidden, int rows) { return rows * (hidden
 HPFORMER_BOTH inline bool hasTwoTiles(int hidden, bool bfloat16) { return hidden <= (bfloat16 ? 160 : 128); }
 
 struct StackLayout {
-  int stride;                                     // bytes of an operand row
+  int stride;                                           // bytes of an operand row
   int weights, operands, reduction, word, keys, total;  // byte offsets; `word` is what one thread tells the others
 
   // `segments`: the most of any sequence of the launch. `single`: sequences whose TDHP the block computes together; a

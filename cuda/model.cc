@@ -129,7 +129,10 @@ Status DeviceModel::acquire(const Spec& spec, const Weights& weights, int ordina
   if (Status s = Device::acquire(ordinal, &device); !s.ok()) return s;
   std::shared_ptr<DeviceModel> fresh(new DeviceModel(device, spec, weights, precision));
   if (Status s = fresh->pack(weights); !s.ok()) return s;
-  if (!key.empty()) gModels[name] = fresh;
+  if (!key.empty()) {
+    std::erase_if(gModels, [](const auto& entry) { return entry.second.expired(); });
+    gModels[name] = fresh;
+  }
   *out = std::move(fresh);
   return {};
 }
@@ -169,6 +172,12 @@ Status DeviceModel::pack(const Weights& w) {
   packFused(w, &packer);
   Device::Current current(*device_);
   if (!current.status().ok()) return current.status();
+  if (fusable) {
+    const std::string width = std::to_string(spec_.hidden);
+    if (Status s = device_->prepare(width + (precision_ == Precision::bfloat16 ? "_bf16" : "_f32")); !s.ok()) return s;
+  } else {
+    if (Status s = device_->prepare("common"); !s.ok()) return s;
+  }
   return device_->upload(packer.floats().data(), packer.floats().size() * sizeof(float), &block_);
 }
 

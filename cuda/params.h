@@ -171,10 +171,10 @@ struct StackParams {
   // Keys: `single` > 0: every block computes those of its own sequences, so many at once. Otherwise the first `ahead`
   // blocks to start compute those of one sequence each and the others wait for theirs.
   int single, ahead;
-  int tiles;            // of a sequence, where a tile holds rows of one sequence
-  unsigned* counters;   // zero at the start: blocks started; [batch] keys are there; for sums also [batch] pairs of
-                        // tiles summed and [batch, pairs] tiles of a pair
-  const int* rowList;   // [batch, steps] or null: row i of a sequence is step rowList[i]
+  int tiles;           // of a sequence, where a tile holds rows of one sequence
+  unsigned* counters;  // null if nobody waits; zero at the start: blocks started; [batch] keys are there; for sums also [batch] pairs of
+                       // tiles summed and [batch, pairs] tiles of a pair
+  const int* rowList;  // [batch, steps] or null: row i of a sequence is step rowList[i]
   int batch;
   int packed;  // sequences per tile with one row each; 0: a tile holds rows of one sequence
   int heads;

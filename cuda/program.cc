@@ -10,28 +10,57 @@ void append(std::string* to, const void* data, size_t bytes) { to->append(static
 }  // namespace
 
 Status Program::start(Device& device, Lane& lane) {
+  if (Status s = run(device, lane); !s.ok()) return s;
+  // A stream is waited for by spinning, which is right for microseconds. More blocks than the device has room for at
+  // once take longer: the thread sleeps.
+  if (blocks() <= device.multiprocessors()) return {};
+  const Status recorded = device.check(device.driver().eventRecord(lane.done, lane.stream), "cuEventRecord");
+  asleep_ = recorded.ok();
+  return recorded;
+}
+
+Status Program::run(Device& device, Lane& lane) {
+  constexpr int kNever = -1;
   if (!device.driver().hasGraphs()) return enqueue(device, lane);
   const std::string shape = fingerprint();
   auto known = lane.graphs.find(shape);
   if (known == lane.graphs.end()) {
     // One-off shapes are not worth a graph, and graphs are not worth unbounded memory.
     if (lane.seen.size() >= 4 * kGraphsPerLane) lane.seen.clear();
-    if (++lane.seen[shape] < 2 || lane.graphs.size() >= kGraphsPerLane) return enqueue(device, lane);
+    int& seen = lane.seen[shape];
+    if (seen == kNever || ++seen < 2 || lane.graphs.size() >= kGraphsPerLane) return enqueue(device, lane);
     CUgraphExec graph = nullptr;
-    if (Status s = capture(device, lane, &graph); !s.ok()) return s;
+    if (Status s = capture(device, lane, &graph); !s.ok()) {
+      if (!device.poisoned().ok()) return s;
+      seen = kNever;  // what cannot be captured can still be run
+      return enqueue(device, lane);
+    }
     known = lane.graphs.emplace(shape, graph).first;
   }
   return device.check(device.driver().graphLaunch(known->second, lane.stream), "cuGraphLaunch");
 }
 
 Status Program::finish(Device& device, Lane& lane, bool complete) {
-  if (Status s = device.check(device.driver().streamSynchronize(lane.stream), "cuStreamSynchronize"); !s.ok()) return s;
+  const Driver& d = device.driver();
+  const Status done = asleep_ ? device.check(d.eventSynchronize(lane.done), "cuEventSynchronize")
+                              : device.check(d.streamSynchronize(lane.stream), "cuStreamSynchronize");
+  if (!done.ok()) {
+    // Whatever is still running must not find its memory in other hands.
+    if (asleep_) (void)d.streamSynchronize(lane.stream);
+    return done;
+  }
   for (size_t i = 0; complete && i < results_.size(); ++i) {
     const Result& r = results_[i];
     std::memcpy(r.to, arena.host<char>(r.at), r.bytes);
   }
   held_.clear();
   return {};
+}
+
+int64_t Program::blocks() const {
+  int64_t sum = 0;
+  for (const Step& step : steps_) sum += step.kernel.empty() ? 0 : step.grid.x * step.grid.y;
+  return sum;
 }
 
 Status Program::repeat(Device& device, Lane& lane) {

@@ -124,13 +124,16 @@ class Program {
     size_t at, bytes;
   };
 
+  Status run(Device& device, Lane& lane);
   Status enqueue(Device& device, Lane& lane);
+  int64_t blocks() const;
   Status capture(Device& device, Lane& lane, CUgraphExec* out);
   std::string fingerprint() const;
 
   std::vector<Step> steps_;
   std::vector<Result> results_;
   std::vector<std::shared_ptr<void>> held_;
+  bool asleep_ = false;  // the lane's event is recorded behind this program
 };
 
 }  // namespace hpformer::cuda

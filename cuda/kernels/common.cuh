@@ -49,7 +49,8 @@ __device__ __forceinline__ float blockMax(float v, float* scratch) {
 }
 
 // A counter in memory that blocks of one launch hand work over by: everything that this block wrote before is seen by
-// whoever finds the new value, and after a barrier by its block. Thread 0 gets the old one. What was handed over is read by __ldcg.
+// whoever finds the new value, and after a barrier by its block. Thread 0 gets the old one. What was handed over is
+// read by __ldcg.
 __device__ __forceinline__ unsigned publish(unsigned* counter) {
   __syncthreads();
   if (threadIdx.x != 0) return 0u;

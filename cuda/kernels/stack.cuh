@@ -1,7 +1,7 @@
-// stack: the whole model in one launch. A tile of tokens goes through embedding, all layers, readout and head; TDHP comes
-// before it in the same block (`single`), or in blocks of their own that start first (`ahead`): a block's work follows
-// from the order in which blocks start, so whoever waits for keys waits for a block that runs. Where rows are summed, the
-// last tile of a sequence to arrive adds the tiles' sums in their order and applies the head.
+// stack: the whole model in one launch. A tile of tokens goes through embedding, all layers, readout and head; TDHP
+// comes before it in the same block (`single`), or in blocks of their own that start first (`ahead`): a block's work
+// follows from the order in which blocks start, so whoever waits for keys waits for a block that runs. Where rows are
+// summed, the last tile of a sequence to arrive adds the tiles' sums in their order and applies the head.
 //
 // A block has R groups of 4 warps. A group owns kTiles tiles of 16 rows; its 4 warps own a quarter of the columns each,
 // so the residual stream and the norms stay in registers (accumulator layout) and only operands pass through shared
@@ -62,7 +62,8 @@ class Stack {
   }
 
   __device__ void run() {
-    const int index = p.ahead ? static_cast<int>(tell(threadIdx.x == 0 ? atomicAdd(p.counters, 1u) : 0u)) : blockIdx.x;
+    const bool drawn = p.ahead && p.counters;
+    const int index = drawn ? static_cast<int>(tell(threadIdx.x == 0 ? atomicAdd(p.counters, 1u) : 0u)) : blockIdx.x;
     const bool alone = index < p.ahead;  // TDHP only
     const int at = index - p.ahead;
     const int first = alone ? index : p.packed ? at * p.packed : at / p.tiles;
@@ -162,7 +163,7 @@ class Stack {
       if (!packedKeys && !alone) fillKeys(tdhp.keys, p.tdhp.info[first].segments);
     }
     if (alone) {
-      publish(p.counters + 1 + first);
+      if (p.counters) publish(p.counters + 1 + first);
     } else {
       __syncthreads();
     }
@@ -170,7 +171,7 @@ class Stack {
 
   // Keys that another block computes.
   __device__ void fetchKeys(int first, int count) {
-    if (threadIdx.x < count) {
+    if (p.counters && threadIdx.x < count) {
       while (acquire(p.counters + 1 + first + threadIdx.x) == 0) __nanosleep(100);
     }
     __syncthreads();
@@ -578,9 +579,9 @@ class Stack {
     }
   }
 
-  // Weighted sum of the tile's rows: 16 by shuffles, then a tree over these sixteens. Of two neighbouring tiles the second
-  // to arrive adds the first one's sum, of all pairs the last adds the pairs' in their order: memory holds half as many
-  // sums as there are tiles. Sums of kSumRows rows come out the same for every size of tiles.
+  // Weighted sum of the tile's rows: 16 by shuffles, then a tree over these sixteens. Of two neighbouring tiles the
+  // second to arrive adds the first one's sum, of all pairs the last adds the pairs' in their order: memory holds half
+  // as many sums as there are tiles. Sums of kSumRows rows come out the same for every size of tiles.
   __device__ void sumRows(int first, int tile) {
     float* const shared = reinterpret_cast<float*>(memory + layout.operands);
     const bool upper = warp / 4 == 1;  // of at most two groups

@@ -2,14 +2,15 @@
 // of several at once.
 //
 //   pass 1  rows -> segment means            each (segment, quarter) is one warp's work, partial sums through shared
-//   memory
+//                                            memory
 //           means -> E = softmax(m m^T) m    in shared memory
 //   pass 2  rows -> I                        the same split; each warp runs a one-pass online softmax with query E_s
 //           K = [E ; I] Wf^T + c             tensor cores in bfloat16, else columns over threads
 //
 // With absorbed embedding (features, mean) a row is never embedded: the sum of raw rows goes through W once per
 // segment, the query goes through W^T, the weighted sum of raw rows goes through W; only the origin (bias + position)
-// is added per row. Products take the segments of all sequences of the block as rows, so that weights are read once.
+// is added per row. Rows of features that must be embedded one by one (maximum, embedding norm) are, by matrix
+// instructions, eight or sixteen at a time in each pass. Products take the segments of all sequences of the block as rows, so that weights are read once.
 // The split into quarters and the order of every sum depend neither on the number of threads nor on the other
 // sequences, so all launch shapes agree bit for bit. Appended rows and padding tokens are zero: they cost no load, only
 // their count enters the softmax.
@@ -63,9 +64,19 @@ class Tdhp {
       *reinterpret_cast<float4*>(origin + i) = __ldg(reinterpret_cast<const float4*>(p.source.origin + i));
     }
     __syncthreads();
-    pool();
-    attend();
-    scan();
+    // Both passes in one loop: the code for rows is there once.
+#pragma unroll 1
+    for (int pass = 0; pass < 2; ++pass) {
+      if (pass == 1 && p.absorbed) {
+        // The query in the space of raw rows: u_s = W^T E_s.
+        product(together, kTogetherStride, p.query, kHidden, p.source.features,
+                [&](int q, int n, float sum) { raw[q * kRawStride + n] = sum; });
+        __syncthreads();
+      }
+      readRuns(pass == 1);
+      if (p.absorbed) embedSums(pass == 1);
+      if (pass == 0) attend();
+    }
     product(together, kTogetherStride, p.fusion, 2 * kHidden, kHidden,
             [&](int q, int n, float sum) { keys[q * kKeyStride + n] = sum + __ldg(p.fusionBias + n); });
     __syncthreads();
@@ -204,29 +215,55 @@ class Tdhp {
     }
   }
 
-  // ---- pass 1 ----
+  // ---- passes over the rows ----
 
-  __device__ void pool() const {
+  // All segments' runs, kTogether segments at a time: pooled, or with `scanning` the intra-segment attention.
+  __device__ void readRuns(bool scanning) const {
+    const int width = (scanning || !p.absorbed ? kHidden : 0) + (p.absorbed ? kRawWidth : 0);
     for (int start = 0; start < rows; start += kTogether) {
       for (int item = warp; item < kParts * kTogether; item += warps) {
         const int q = start + item / kParts;
         if (q >= rows) break;
-        if (q % perSequence < infoOf(q).segments) poolRun(q, item % kParts, partialOf(item));
+        if (q % perSequence >= infoOf(q).segments) continue;
+        if (p.source.kind == Embed::features && !p.absorbed) {
+          matrixRun(q, item % kParts, partialOf(item), scanning);
+        } else if (scanning) {
+          scanRun(q, item % kParts, partialOf(item));
+        } else {
+          poolRun(q, item % kParts, partialOf(item));
+        }
       }
       __syncthreads();
-      const int width = p.absorbed ? kRawWidth : kHidden;
       for (int i = threadIdx.x; i < width * kTogether; i += blockDim.x) {
         const int q = start + i / width, column = i % width;
         if (q >= rows) break;
-        float* to = p.absorbed ? raw + q * kRawStride : keys + q * kKeyStride;
-        to[column] = poolSum(q, partialOf(i / width * kParts) + column);
+        const float* part = partialOf(i / width * kParts);
+        if (!scanning) {
+          (p.absorbed ? raw + q * kRawStride : keys + q * kKeyStride)[column] = poolSum(q, part + column);
+          continue;
+        }
+        const float value = scanSum(q, part, column);
+        if (column < kHidden) {
+          together[q * kTogetherStride + kHidden + column] = value;
+        } else {
+          raw[q * kRawStride + column - kHidden] = value;
+        }
       }
       __syncthreads();
     }
-    if (!p.absorbed) return;
-    product(raw, kRawStride, p.embed, p.source.features, kHidden,
-            [&](int q, int n, float sum) { keys[q * kKeyStride + n] = sum; });
+  }
+
+  // Absorbed embedding: W times the sums of raw rows, to what is there already of I, or as the segment means.
+  __device__ void embedSums(bool scanning) const {
+    product(raw, kRawStride, p.embed, p.source.features, kHidden, [&](int q, int n, float sum) {
+      if (scanning) {
+        together[q * kTogetherStride + kHidden + n] += sum;
+      } else {
+        keys[q * kKeyStride + n] = sum;
+      }
+    });
     __syncthreads();
+    if (scanning) return;
     // The sums of bias and positions; sequences of equal length read the same prefixes.
     for (int i = threadIdx.x; i < perSequence * kHidden; i += blockDim.x) {
       const int s = i / kHidden, n = i % kHidden;
@@ -356,40 +393,205 @@ class Tdhp {
     __syncthreads();
   }
 
-  // ---- pass 2 ----
+  // ---- rows embedded by matrix instructions ----
 
-  __device__ void scan() const {
-    if (p.absorbed) {
-      // The query in the space of raw rows: u_s = W^T E_s.
-      product(together, kTogetherStride, p.query, kHidden, p.source.features,
-              [&](int q, int n, float sum) { raw[q * kRawStride + n] = sum; });
-      __syncthreads();
-    }
-    for (int start = 0; start < rows; start += kTogether) {
-      for (int item = warp; item < kParts * kTogether; item += warps) {
-        const int q = start + item / kParts;
-        if (q >= rows) break;
-        if (q % perSequence < infoOf(q).segments) scanRun(q, item % kParts, partialOf(item));
-      }
-      __syncthreads();
-      const int width = kHidden + (p.absorbed ? kRawWidth : 0);
-      for (int i = threadIdx.x; i < width * kTogether; i += blockDim.x) {
-        const int q = start + i / width, column = i % width;
-        if (q >= rows) break;
-        const float value = scanSum(q, partialOf(i / width * kParts), column);
-        if (column < kHidden) {
-          together[q * kTogetherStride + kHidden + column] = value;
-        } else {
-          raw[q * kRawStride + column - kHidden] = value;
+  // A quarter of a segment's rows of features, each embedded as a whole (maximum, norm of the embedding, or the absorbed
+  // form switched off): W times the transpose of 8 rows, so that a lane has two rows, 2 c and 2 c + 1, and of every 16
+  // columns r and r + 8. The same partial results as poolRun and scanRun.
+  static constexpr int kSixteens = kHidden / 16, kEights = kHidden <= 128 ? 2 : 1;  // columns, rows at a time
+
+  __device__ void matrixRun(int q, int part, float* out, bool scanning) const {
+    const int r = lane / 4, c = lane % 4;
+    const Run run(infoOf(q), q % perSequence, part);
+    const long long base = static_cast<long long>(first + q / perSequence) * p.source.steps;
+    const float scale = p.scale * kLog2e, *query = together + q * kTogetherStride;
+    float sum[kSixteens][2], top = -INFINITY, total = 0.f;
+#pragma unroll
+    for (int m = 0; m < kSixteens; ++m) sum[m][0] = sum[m][1] = !scanning && p.max ? -INFINITY : 0.f;
+#pragma unroll 1
+    for (int t = run.begin; t < run.end; t += 8 * kEights) {
+      float v[kEights][kSixteens][4];
+      embedRows(base, t, run.end, v);
+      float weight[kEights][2];
+      if (scanning) {
+        float next = top;
+#pragma unroll
+        for (int n = 0; n < kEights; ++n) {
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            float score = 0.f;
+#pragma unroll
+            for (int m = 0; m < kSixteens; ++m) {
+              score = fmaf(query[16 * m + r], v[n][m][h], score);
+              score = fmaf(query[16 * m + 8 + r], v[n][m][2 + h], score);
+            }
+            score = sumOfColumns(score) * scale;
+            weight[n][h] = t + 8 * n + 2 * c + h < run.end ? score : -INFINITY;
+            next = fmaxf(next, weight[n][h]);
+          }
+        }
+        next = fmaxf(next, __shfl_xor_sync(kFull, next, 1));
+        next = fmaxf(next, __shfl_xor_sync(kFull, next, 2));
+        if (next == -INFINITY) next = 0.f;  // only numbers that are none
+        const float shrink = exp2Fast(top - next);
+        top = next;
+        total *= shrink;
+#pragma unroll
+        for (int m = 0; m < kSixteens; ++m) sum[m][0] *= shrink, sum[m][1] *= shrink;
+#pragma unroll
+        for (int n = 0; n < kEights; ++n) {
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            weight[n][h] = exp2Fast(weight[n][h] - top);
+            total += weight[n][h];
+          }
         }
       }
-      __syncthreads();
+#pragma unroll
+      for (int n = 0; n < kEights; ++n) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          if (t + 8 * n + 2 * c + h >= run.end) continue;
+#pragma unroll
+          for (int m = 0; m < kSixteens; ++m) {
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+              const float x = v[n][m][2 * j + h];
+              sum[m][j] = scanning ? fmaf(weight[n][h], x, sum[m][j]) : pooled(sum[m][j], x);
+            }
+          }
+        }
+      }
     }
-    if (!p.absorbed) return;
-    product(raw, kRawStride, p.embed, p.source.features, kHidden,
-            [&](int q, int n, float sum) { together[q * kTogetherStride + kHidden + n] += sum; });
-    __syncthreads();
+#pragma unroll
+    for (int m = 0; m < kSixteens; ++m) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+#pragma unroll
+        for (int i = 1; i < 4; i <<= 1) {
+          const float other = __shfl_xor_sync(kFull, sum[m][j], i);
+          sum[m][j] = scanning ? sum[m][j] + other : pooled(sum[m][j], other);
+        }
+        if (c == 0) out[16 * m + 8 * j + r] = sum[m][j];
+      }
+    }
+    if (!scanning) return;
+    total += __shfl_xor_sync(kFull, total, 1);
+    total += __shfl_xor_sync(kFull, total, 2);
+    if (lane == 0) {
+      out[kHidden + kRawWidth] = top;
+      out[kHidden + kRawWidth + 1] = total;
+    }
   }
+
+  __device__ float pooled(float a, float b) const { return !p.max ? a + b : (b > a || b != b) ? b : a; }
+
+  // Over the lanes that share a row.
+  __device__ float sumOfColumns(float x) const {
+#pragma unroll
+    for (int i = 4; i < 32; i <<= 1) x += __shfl_xor_sync(kFull, x, i);
+    return x;
+  }
+
+  // v[n][m]: rows t + 8 n + 2 c (+ 1 in odd places), columns 16 m + r (and + 8 in the last two). Rows from `end` on are
+  // not looked at by anyone.
+  __device__ __forceinline__ void embedRows(long long base, int t, int end,
+                                            float (&v)[kEights][kSixteens][4]) const {
+    using O = Operand<kBf16>;
+    const RowSource& s = p.source;
+    const int r = lane / 4, c = lane % 4;
+#pragma unroll
+    for (int n = 0; n < kEights; ++n) {
+#pragma unroll
+      for (int m = 0; m < kSixteens; ++m) v[n][m][0] = v[n][m][1] = v[n][m][2] = v[n][m][3] = 0.f;
+    }
+#pragma unroll 1
+    for (int chunk = 0; chunk * O::kChunk < s.features; ++chunk) {
+      typename O::B x[kEights];
+#pragma unroll
+      for (int n = 0; n < kEights; ++n) {
+        const int row = t + 8 * n + r;
+        x[n] = O::prepareB(rawOperand(base + row, row < end, chunk * O::kChunk + c * (O::kChunk / 4)));
+      }
+      const uint4* w = reinterpret_cast<const uint4*>(p.slices) + chunk * (kHidden / 8) * 32 + lane;
+#pragma unroll
+      for (int m = 0; m < kSixteens; ++m) {
+        const uint4 low = __ldg(w + m * 64), high = __ldg(w + m * 64 + 32);
+        const auto a = O::prepareA({{low.x, low.y, low.z, low.w}}, {{high.x, high.y, high.z, high.w}});
+#pragma unroll
+        for (int n = 0; n < kEights; ++n) O::multiply(v[n][m], a, x[n]);
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kEights; ++n) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int row = min(t + 8 * n + 2 * c + h, end - 1);
+        const float* origin = s.origin + static_cast<long long>(row) * s.originStride;
+        float sum = 0.f, square = 0.f;
+#pragma unroll
+        for (int m = 0; m < kSixteens; ++m) {
+#pragma unroll
+          for (int j = 0; j < 2; ++j) {
+            float& x = v[n][m][2 * j + h];
+            x += __ldg(origin + 16 * m + 8 * j + r);
+            sum += x;
+          }
+        }
+        if (!s.normWeight) continue;
+        const float mean = sumOfColumns(sum) / kHidden;
+#pragma unroll
+        for (int m = 0; m < kSixteens; ++m) {
+#pragma unroll
+          for (int j = 0; j < 2; ++j) {
+            const float d = v[n][m][2 * j + h] - mean;
+            square = fmaf(d, d, square);
+          }
+        }
+        const float unit = 1.f / sqrtf(sumOfColumns(square) / kHidden + kEpsilon);
+#pragma unroll
+        for (int m = 0; m < kSixteens; ++m) {
+#pragma unroll
+          for (int j = 0; j < 2; ++j) {
+            float& x = v[n][m][2 * j + h];
+            const int column = 16 * m + 8 * j + r;
+            x = fmaf((x - mean) * unit, __ldg(s.normWeight + column), __ldg(s.normBias + column));
+          }
+        }
+      }
+    }
+  }
+
+  // Values `column` … of a row of features: this lane's part of an operand.
+  __device__ Fragment rawOperand(long long row, bool exists, int column) const {
+    constexpr int kValues = Operand<kBf16>::kChunk / 4;
+    const int width = p.source.features;
+    const float* from = p.source.features_ + row * width;
+    float x[kValues];
+#pragma unroll
+    for (int i = 0; i < kValues; i += 4) {
+      if (width % 4 == 0) {
+        const float4 four = exists && column + i < width ? __ldg(reinterpret_cast<const float4*>(from + column + i))
+                                                         : make_float4(0.f, 0.f, 0.f, 0.f);
+        x[i] = four.x, x[i + 1] = four.y, x[i + 2] = four.z, x[i + 3] = four.w;
+      } else {
+#pragma unroll
+        for (int e = i; e < i + 4; ++e) x[e] = exists && column + e < width ? __ldg(from + column + e) : 0.f;
+      }
+    }
+    Fragment f;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (kBf16) {
+        f.v[i] = packBf16(x[2 * i], x[2 * i + 1]);
+      } else {
+        f.v[i] = __float_as_uint(x[i]);
+      }
+    }
+    return f;
+  }
+
+  // ---- intra-segment attention, row by row ----
 
   __device__ void scanRun(int q, int part, float* out) const {
     constexpr int kRows = 4;

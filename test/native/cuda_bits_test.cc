@@ -7,22 +7,16 @@
 #include <thread>
 
 #include "cuda_cases.h"
+#include "cuda_check.h"
 
 using namespace hpformer;
 using namespace hpformer::testing;
 
 namespace {
 
-int gFailures = 0;
-const CancelFlag kNever{false};
-
-void expect(bool ok, const char* what, uint64_t seed) {
-  if (ok) return;
-  ++gFailures;
-  std::printf("FAILED seed %llu: %s\n", static_cast<unsigned long long>(seed), what);
+void expect(bool ok, const std::string& what, uint64_t seed) {
+  testing::expect(ok, "seed " + std::to_string(seed) + ": " + what);
 }
-
-bool sameBits(const float* a, const float* b, size_t count) { return std::memcmp(a, b, count * sizeof(float)) == 0; }
 
 Spec model(Random& r, int kind) {
   Spec spec;
@@ -84,16 +78,14 @@ void one(uint64_t seed, Precision precision) {
   const int64_t steps = r.integer(12, 90);
   Batch batch = randomBatch(spec, r, 19, steps, 0);
   std::unique_ptr<Backend> backend;
-  CudaOptions options;
-  options.precision = precision;
   Plan plan;
   plan.precision = precision;
-  Status s = createCudaBackend(spec, weights, options, &backend);
-  expect(s.ok(), s.message.c_str(), seed);
+  Status s = load(spec, weights, precision, &backend);
+  expect(s.ok(), s.message, seed);
   if (!s.ok()) return;
   const auto run = [&](Run<float>& what) {
     const Status status = backend->run(what.request, plan, kNever);
-    expect(status.ok(), status.message.c_str(), seed);
+    expect(status.ok(), status.message, seed);
     return status.ok();
   };
   Run<float> first(spec, batch, false, false);
@@ -162,11 +154,7 @@ void one(uint64_t seed, Precision precision) {
 int main(int argc, char** argv) {
   const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1;
   const int cases = argc > 2 ? std::atoi(argv[2]) : 3;
-  std::string reason;
-  if (cudaDevices(&reason).empty()) {
-    std::printf("skipped: %s\n", reason.c_str());
-    return 77;
-  }
+  if (const int skip = skipped()) return skip;
   for (int i = 0; i < cases; ++i) {
     one(seed + static_cast<uint64_t>(i), i % 2 ? Precision::bfloat16 : Precision::float32);
     one(seed + static_cast<uint64_t>(i), i % 2 ? Precision::float32 : Precision::bfloat16);

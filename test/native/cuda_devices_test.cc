@@ -9,21 +9,13 @@
 
 #include "cuda/driver.h"
 #include "cuda_cases.h"
+#include "cuda_check.h"
 
 using namespace hpformer;
 using namespace hpformer::testing;
 namespace cuda = hpformer::cuda;
 
 namespace {
-
-int gFailures = 0;
-const CancelFlag kNever{false};
-
-void expect(bool ok, const std::string& what) {
-  if (ok) return;
-  ++gFailures;
-  std::printf("FAILED: %s\n", what.c_str());
-}
 
 // ---- several devices out of one ----
 
@@ -194,10 +186,7 @@ struct Model {
     plan.precision = precision;
   }
   Status load(int device, std::unique_ptr<Backend>* out) const {
-    CudaOptions options;
-    options.device = device;
-    options.precision = precision;
-    return createCudaBackend(spec, weights, options, out);
+    return testing::load(spec, weights, precision, out, "", device);
   }
   Status run(Backend& backend, const Batch& batch, std::vector<float>* logits) const {
     Run<float> run(spec, batch, false, false);
@@ -206,10 +195,6 @@ struct Model {
     return s;
   }
 };
-
-bool sameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 // All devices against one: the same bits, every device at work.
 void split(const Model& model, const std::string& name) {
@@ -293,13 +278,9 @@ void full(const Model& model) {
 }  // namespace
 
 int main() {
+  if (const int skip = skipped()) return skip;
   std::string reason;
-  const cuda::Driver* real = cuda::driver(&reason);
-  if (!real || cudaDevices(&reason).empty()) {
-    std::printf("skipped: %s\n", reason.c_str());
-    return 77;
-  }
-  gReal = *real;
+  gReal = *cuda::driver(&reason);
   const cuda::Driver table = several();
   cuda::replaceDriverForTests(&table);
   const auto found = cudaDevices(&reason);
@@ -319,6 +300,5 @@ int main() {
   expect(s.code == StatusCode::device && s.message.find("0..2") != std::string::npos, "no such device: " + s.message);
   nothingLeft("the end");
   cuda::replaceDriverForTests(nullptr);
-  std::printf("%d failures\n", gFailures);
-  return gFailures == 0 ? 0 : 1;
+  return result();
 }

@@ -4,20 +4,12 @@
 #include <cstring>
 
 #include "cuda_cases.h"
+#include "cuda_check.h"
 
 using namespace hpformer;
 using namespace hpformer::testing;
 
 namespace {
-
-int gFailures = 0;
-const CancelFlag kNever{false};
-
-void expect(bool ok, const std::string& what) {
-  if (ok) return;
-  ++gFailures;
-  std::printf("FAILED: %s\n", what.c_str());
-}
 
 Spec small(int64_t hidden, int64_t heads, Readout readout) {
   Spec spec;
@@ -51,11 +43,9 @@ void compare(const Spec& spec, const std::string& what, int64_t size, int64_t st
   for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
     Run<float> got(spec, batch, false, false);
     std::unique_ptr<Backend> backend;
-    CudaOptions options;
-    options.precision = precision;
     Plan plan;
     plan.precision = precision;
-    s = createCudaBackend(spec, weights, options, &backend);
+    s = load(spec, weights, precision, &backend);
     if (s.ok()) s = backend->run(got.request, plan, kNever);
     expect(s.ok(), what + ": " + s.message);
     if (!s.ok()) continue;
@@ -124,11 +114,9 @@ void mates(Precision precision, Readout readout, int64_t low, int64_t high) {
   Random r(5);
   const auto weights = std::make_shared<const Weights>(randomWeights(spec, r));
   std::unique_ptr<Backend> backend;
-  CudaOptions options;
-  options.precision = precision;
   Plan plan;
   plan.precision = precision;
-  Status s = createCudaBackend(spec, weights, options, &backend);
+  Status s = load(spec, weights, precision, &backend);
   expect(s.ok(), s.message);
   const int64_t steps = std::max(few, many);
   Batch both = randomBatch(spec, r, 3, steps, 0);
@@ -159,24 +147,19 @@ void mates(Precision precision, Readout readout, int64_t low, int64_t high) {
     const float* logits = together.logits.data() + static_cast<size_t>(b) * together.logits.size() / 3;
     const float* keys = together.first.keys.data() + b * longest.count * spec.hidden;
     const std::string what = "S " + std::to_string(own.count) + " beside S " + std::to_string(longest.count);
-    expect(!std::memcmp(alone.logits.data(), logits, alone.logits.size() * sizeof(float)), what + ": other bits");
-    expect(!std::memcmp(alone.first.keys.data(), keys, alone.first.keys.size() * sizeof(float)), what + ": other keys");
+    expect(sameBits(alone.logits.data(), logits, alone.logits.size()), what + ": other bits");
+    expect(sameBits(alone.first.keys.data(), keys, alone.first.keys.size()), what + ": other keys");
   }
 }
 
 }  // namespace
 
 int main() {
-  std::string reason;
-  if (cudaDevices(&reason).empty()) {
-    std::printf("skipped: %s\n", reason.c_str());
-    return 77;
-  }
+  if (const int skip = skipped()) return skip;
   wideHeads();
   oddWidths();
   mates(Precision::float32, Readout::mean, 32, 48);
   mates(Precision::float32, Readout::step, 32, 48);
   mates(Precision::bfloat16, Readout::steps, 32, 48);
-  std::printf("%d failures\n", gFailures);
-  return gFailures == 0 ? 0 : 1;
+  return result();
 }

@@ -5,13 +5,13 @@
 #include <cstring>
 
 #include "cuda_cases.h"
+#include "cuda_check.h"
 
 using namespace hpformer;
 using namespace hpformer::testing;
 
 namespace {
 
-int gFailures = 0;
 int64_t gHidden = 0;
 
 Spec randomSpec(Random& r, bool fast) {
@@ -117,25 +117,21 @@ double one(uint64_t seed, bool fast) {
   const Batch batch = randomBatch(spec, r, fast ? r.pick<int64_t>({1, 3, 18}) : r.integer(1, 4), steps, steps2);
   const bool trace = !fast && r.coin();
   const bool extras = trace || r.coin(0.4);
-  const CancelFlag cancel{false};
   Run<double> want(spec, batch, trace, extras);
   Run<float> got(spec, batch, trace, extras);
   const std::string text = describe(spec, batch);
-  if (Status s = runReference(spec, *weights, want.request, cancel); !s.ok()) {
+  if (Status s = runReference(spec, *weights, want.request, kNever); !s.ok()) {
     fail("reference: " + s.message, seed, text);
     return INFINITY;
   }
   double most = 0;
   for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
     std::unique_ptr<Backend> backend;
-    CudaOptions options;
-    options.precision = precision;
-    options.key = std::to_string(seed);
-    Status s = createCudaBackend(spec, weights, options, &backend);
+    Status s = load(spec, weights, precision, &backend, std::to_string(seed));
     Plan plan;
     plan.precision = precision;
     plan.depthFirst = seed % 4 != 0;
-    if (s.ok()) s = backend->run(got.request, plan, cancel);
+    if (s.ok()) s = backend->run(got.request, plan, kNever);
     if (!s.ok()) {
       fail(s.message, seed, text);
       return INFINITY;
@@ -162,11 +158,7 @@ int main(int argc, char** argv) {
   const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1;
   const int cases = argc > 2 ? std::atoi(argv[2]) : 40;
   gHidden = argc > 3 ? std::atoi(argv[3]) : 0;
-  std::string reason;
-  if (cudaDevices(&reason).empty()) {
-    std::printf("skipped: %s\n", reason.c_str());
-    return 77;
-  }
+  if (const int skip = skipped()) return skip;
   double most = 0;
   for (int i = 0; i < cases; ++i)
     most = std::max(most, one(seed + static_cast<uint64_t>(i), (seed + static_cast<uint64_t>(i)) % 2 == 1));
