@@ -66,7 +66,4 @@ bool takesFused(DeviceModel& model, const Request<float>& request, const Plan& p
 // The fused path, for a slice whose sequences all take it.
 Status buildFused(DeviceModel& model, const Slice& slice, Program* program);
 
-// W x + origin and norm of feature rows by the unfused kernels, into `x` [batch, steps, hidden].
-void buildEmbedding(DeviceModel& model, const Slice& slice, const Input& in, float* x, Program* program);
-
 }  // namespace hpformer::cuda

@@ -74,8 +74,9 @@ class Fused {
     return spec_.embedding == EmbeddingKind::features && spec_.pooling == Pooling::mean && !spec_.embeddingNorm &&
            plan_.absorbedEmbedding;
   }
+  bool embedded() const { return spec_.embedding == EmbeddingKind::features && !absorbed(); }
   int embedSlices() const {
-    if (!absorbed()) return 0;
+    if (spec_.embedding != EmbeddingKind::features) return 0;
     const int chunk = 64 / element();
     return static_cast<int>(spec_.features + chunk - 1) / chunk;
   }
@@ -88,8 +89,8 @@ class Fused {
   bool measure(int segments, Shape* shape) const {
     const bool inside = sums() ? headAfter() : headInside();
     shape->shared = StackLayout(static_cast<int>(spec_.hidden), element(), shape->rows(), embedSlices(), segments,
-                                shape->packed, shape->single, absorbed(), shape->staged, inside ? widest() : 0, !sums(),
-                                sums() ? static_cast<int>(spec_.sequences) : 0)
+                                shape->packed, shape->single, absorbed(), shape->staged, embedded(),
+                                inside ? widest() : 0, !sums(), sums() ? static_cast<int>(spec_.sequences) : 0)
                         .total;
     return shape->shared <= limit_;
   }
@@ -137,23 +138,19 @@ class Fused {
     if (request.probabilities) p->probabilities = program_->result(slice_.at(request.probabilities, perSequence), all);
   }
 
-  // Everything of `stack` that does not depend on the readout; embeds rows first where the kernels cannot.
+  // Everything of `stack` that does not depend on the readout.
   StackParams parameters(const Input& in, Shape shape, Pick pick) {
     const int64_t d = spec_.hidden;
     StackParams p{};
     p.tdhp.source = in.source;
-    if (spec_.embedding == EmbeddingKind::features && !absorbed()) {
-      float* x = program_->scratch<float>(slice_.count * in.steps * d);
-      buildEmbedding(model_, slice_, in, x, program_);
-      p.tdhp.source.kind = Embed::rows;
-      p.tdhp.source.rows = x;
-    }
     p.tdhp.info = in.info;
     p.tdhp.segmentsMax = static_cast<int>(in.segmentsMax);
     p.tdhp.segments = static_cast<int>(in.segments);
     p.tdhp.max = spec_.pooling == Pooling::max;
     p.tdhp.absorbed = absorbed();
+    p.tdhp.embedded = embedded();
     p.tdhp.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
+    p.tdhp.slices = reinterpret_cast<const char*>(model_.at(model_.stream));
     p.tdhp.embed = model_.at(model_.embedOperand);
     p.tdhp.query = model_.at(model_.queryOperand);
     p.tdhp.prefix = in.prefix;
@@ -174,11 +171,6 @@ class Fused {
     p.activation = static_cast<Act>(spec_.activation);
     p.weights = reinterpret_cast<const char*>(model_.at(model_.stream));
     p.embedSlices = embedSlices();
-    // The stream holds the embedding of features even where rows were embedded before.
-    if (spec_.embedding == EmbeddingKind::features && !absorbed()) {
-      const int64_t chunk = 64 / element();
-      p.weights += (spec_.features + chunk - 1) / chunk * 64 * d;
-    }
     const int64_t perLayer = 2 * d * element() / 64;
     p.slicesInLayer = static_cast<int>(spec_.tiedLayers ? perLayer : perLayer * spec_.layers);
     p.vectors = model_.at(model_.vectors);

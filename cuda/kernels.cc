@@ -127,7 +127,7 @@ class Calls : public KernelDevice {
     const size_t shared =
         z.segments > kMaxSegments || !hasFusedWidth(d)
             ? 0
-            : 4 * static_cast<size_t>(tdhpFloats(hidden, segments, 1, 0, 0) + keyFloats(hidden, segments));
+            : 4 * static_cast<size_t>(tdhpFloats(hidden, segments, 1, 0, 0, 0) + keyFloats(hidden, segments));
     if (shared > 0 && shared <= device_->sharedLimit()) {
       std::vector<float> turned(static_cast<size_t>(2 * d * d));  // [2 hidden, hidden]
       for (int64_t n = 0; n < d; ++n)
@@ -187,7 +187,7 @@ class Calls : public KernelDevice {
                NormKind kind, Activation activation, float* out) override {
     const int64_t d = z.hidden, rows = z.batch * z.steps;
     const StackLayout layout(static_cast<int>(d), 4, 16, 0,
-                             static_cast<int>(std::min<int64_t>(z.segments, kMaxSegments)), 0, 0, 0, 0, 0, 1, 0);
+                             static_cast<int>(std::min<int64_t>(z.segments, kMaxSegments)), 0, 0, 0, 0, 0, 0, 1, 0);
     if (z.segments <= kMaxSegments && hasFusedWidth(d) && layout.total <= static_cast<int>(device_->sharedLimit())) {
       std::shared_ptr<DeviceModel> model;
       if (Status s = oneLayer(z, w, kind, activation, &model); !s.ok()) return s;

@@ -31,11 +31,14 @@ HPFORMER_BOTH inline int tdhpScratchFloats(int hidden, int scores) {
 
 constexpr int kInfoFloats = 8;  // of a SequenceInfo
 
+// Eight rows for each of up to eight warps.
+HPFORMER_BOTH inline int tdhpEmbeddedFloats(int hidden) { return 8 * 8 * (hidden + kKeyPadding); }
+
 // Floats that TDHP of `count` sequences together needs, the keys not included; `staged` rows of the origin table.
-HPFORMER_BOTH inline int tdhpFloats(int hidden, int segments, int count, int absorbed, int staged) {
+HPFORMER_BOTH inline int tdhpFloats(int hidden, int segments, int count, int absorbed, int staged, int embedded) {
   const int rows = count * segments;
   return staged * hidden + count * kInfoFloats + rows * (2 * hidden + 4 + (absorbed ? kRawWidth + 4 : 0)) +
-         tdhpScratchFloats(hidden, rows * segments);
+         tdhpScratchFloats(hidden, rows * segments) + (embedded ? tdhpEmbeddedFloats(hidden) : 0);
 }
 
 // Floats of the keys of as many rows.
@@ -53,7 +56,7 @@ struct StackLayout {
   // block that computes keys for others has all of the memory for that. `joined`: inputs of the head together, where
   // the readout sums rows; the head is then the last to use the memory.
   HPFORMER_BOTH StackLayout(int hidden, int element, int rows, int embedSlices, int segments, int packed, int single,
-                            int absorbed, int staged, int headWidest, int headInside, int joined) {
+                            int absorbed, int staged, int embedded, int headWidest, int headInside, int joined) {
     stride = (hidden * element + 127) / 128 * 128;
     weights = 0;
     operands = kStages * 64 * hidden;
@@ -61,11 +64,10 @@ struct StackLayout {
     // place at other times.
     int area = 2 * rows * stride;
     const int raw = rows * ((embedSlices * 64 + 127) / 128 * 128);
-    const int tdhp =
-        single
-            ? 4 * (tdhpFloats(hidden, segments, single, absorbed, staged) + (packed ? 0 : keyFloats(hidden, segments)))
-        : packed ? 0
-                 : 4 * keyFloats(hidden, 16);
+    const int tdhp = single   ? 4 * (tdhpFloats(hidden, segments, single, absorbed, staged, embedded) +
+                                   (packed ? 0 : keyFloats(hidden, segments)))
+                     : packed ? 0
+                              : 4 * keyFloats(hidden, 16);
     const int head = headInside ? 4 * (rows * (hidden + kRowPadding) + rows / 4 * 2 * headWidest) : 0;
     area = area > raw ? area : raw;
     area = area > tdhp ? area : tdhp;
@@ -75,7 +77,8 @@ struct StackLayout {
     keys = word + 16;
     total =
         keys + (packed ? 4 * keyFloats(hidden, packed * segments) : 2 * ((segments + 15) / 16 * 16) * hidden * element);
-    const int ahead = single ? 0 : 4 * (tdhpFloats(hidden, segments, 1, absorbed, 0) + keyFloats(hidden, segments));
+    const int ahead =
+        single ? 0 : 4 * (tdhpFloats(hidden, segments, 1, absorbed, 0, embedded) + keyFloats(hidden, segments));
     const int last = joined ? 4 * (joined * hidden + 2 * headWidest) : 0;
     total = total > ahead ? total : ahead;
     total = total > last ? total : last;

@@ -137,11 +137,13 @@ struct TdhpParams {
   int segments;          // the most that a sequence of this launch has: what shared memory is laid out for
   int max;               // pooling by maximum
   int absorbed;          // features and mean pooling: rows are never embedded (embed, query, prefix used)
+  int embedded;          // other features: rows are embedded one by one (slices used)
   int staged;            // rows of the origin table that a block keeps in shared memory, for several sequences; or 0
   float scale;           // 1 / sqrt(hidden)
   const double* prefix;  // [positions + 1, hidden]: sums of origin rows
   // Right operands [k, n], n rounded up to 8 so that rows start on sectors; in bfloat16 as slices in the order of the
   // lanes (model.h: slices).
+  const char* slices;   // W once more, as slices in the order of the lanes: for rows that are embedded one by one
   const float* embed;   // [features, hidden]
   const float* query;   // [hidden, features]
   const float* fusion;  // [2 hidden, hidden]
@@ -172,8 +174,8 @@ struct StackParams {
   // blocks to start compute those of one sequence each and the others wait for theirs.
   int single, ahead;
   int tiles;           // of a sequence, where a tile holds rows of one sequence
-  unsigned* counters;  // null if nobody waits; zero at the start: blocks started; [batch] keys are there; for sums also [batch] pairs of
-                       // tiles summed and [batch, pairs] tiles of a pair
+  unsigned* counters;  // null if nobody waits; zero at the start: blocks started; [batch] keys are there; for sums also
+                       // [batch] pairs of tiles summed and [batch, pairs] tiles of a pair
   const int* rowList;  // [batch, steps] or null: row i of a sequence is step rowList[i]
   int batch;
   int packed;  // sequences per tile with one row each; 0: a tile holds rows of one sequence

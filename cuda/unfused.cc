@@ -62,6 +62,22 @@ class Launches {
   Program& program_;
 };
 
+// W x + origin and norm of all rows, into `x` [batch, steps, hidden].
+void buildEmbedding(DeviceModel& model, const Slice& slice, const Input& in, float* x, Program* program) {
+  const Spec& spec = model.spec();
+  const int64_t rows = slice.count * in.steps, d = spec.hidden;
+  if (spec.embedding == EmbeddingKind::features) {
+    Launches(model, slice, program)
+        .dense(in.source.features_, model.embedding, kNone, rows, d, spec.features, Act::linear, x);
+  }
+  EmbedParams embed{};
+  embed.source = in.source;
+  embed.info = in.info;
+  embed.batch = static_cast<int>(slice.count);
+  embed.out = x;
+  program->launch("embed", {(rows + 3) / 4}, 128, 0, embed);
+}
+
 class Unfused {
  public:
   Unfused(DeviceModel& model, const Slice& slice, Wanted wanted, Program* program)
@@ -262,21 +278,6 @@ class Unfused {
 };
 
 }  // namespace
-
-void buildEmbedding(DeviceModel& model, const Slice& slice, const Input& in, float* x, Program* program) {
-  const Spec& spec = model.spec();
-  const int64_t rows = slice.count * in.steps, d = spec.hidden;
-  if (spec.embedding == EmbeddingKind::features) {
-    Launches(model, slice, program)
-        .dense(in.source.features_, model.embedding, kNone, rows, d, spec.features, Act::linear, x);
-  }
-  EmbedParams embed{};
-  embed.source = in.source;
-  embed.info = in.info;
-  embed.batch = static_cast<int>(slice.count);
-  embed.out = x;
-  program->launch("embed", {(rows + 3) / 4}, 128, 0, embed);
-}
 
 Status buildUnfused(DeviceModel& model, const Slice& slice, Wanted wanted, Program* program) {
   return Unfused(model, slice, wanted, program).build();

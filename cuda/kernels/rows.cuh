@@ -75,7 +75,8 @@ struct RowReader {
   }
 
   // False for a row that stays zero.
-  __device__ bool read(int t, Row<kHidden>* row) const {
+  // `embedded`: W x of the row, where kind features has rows embedded one by one.
+  __device__ bool read(int t, Row<kHidden>* row, const float* embedded) const {
     const RowSource& s = p.source;
     const int position = s.position ? s.position[base + t] : t;
     if (position < 0) return false;
@@ -92,11 +93,14 @@ struct RowReader {
 #pragma unroll
       for (int i = 0; i < kColumns; ++i) row->x[i] = __ldg(origin + lane + 32 * i);
     }
-    if (s.kind == Embed::features) {
+    if (s.kind == Embed::features && !embedded) {
       readRaw(t, row->raw);
       return true;
     }
-    if (s.kind == Embed::tokens) {
+    if (embedded) {
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i) row->x[i] = embedded[lane + 32 * i] + row->x[i];
+    } else if (s.kind == Embed::tokens) {
       const float* table = s.table + static_cast<long long>(s.tokens[base + t]) * kHidden;
 #pragma unroll
       for (int i = 0; i < kColumns; ++i) row->x[i] = __ldg(table + lane + 32 * i) + row->x[i];

@@ -10,10 +10,10 @@
 // With absorbed embedding (features, mean) a row is never embedded: the sum of raw rows goes through W once per
 // segment, the query goes through W^T, the weighted sum of raw rows goes through W; only the origin (bias + position)
 // is added per row. Rows of features that must be embedded one by one (maximum, embedding norm) are, by matrix
-// instructions, eight or sixteen at a time in each pass. Products take the segments of all sequences of the block as rows, so that weights are read once.
-// The split into quarters and the order of every sum depend neither on the number of threads nor on the other
-// sequences, so all launch shapes agree bit for bit. Appended rows and padding tokens are zero: they cost no load, only
-// their count enters the softmax.
+// instructions, eight at a time in each pass. Products take the segments of all sequences of the block as
+// rows, so that weights are read once. The split into quarters and the order of every sum depend neither on the number
+// of threads nor on the other sequences, so all launch shapes agree bit for bit. Appended rows and padding tokens are
+// zero: they cost no load, only their count enters the softmax.
 #pragma once
 #include "rows.cuh"
 
@@ -25,6 +25,7 @@ template <int kHidden, bool kBf16>
 class Tdhp {
   static constexpr int kColumns = kHidden / 32;
   static constexpr int kTogetherStride = 2 * kHidden + 4, kRawStride = kRawWidth + 4;
+  static constexpr int kEmbeddedFloats = 8 * (kHidden + kKeyPadding);  // of a warp
 
   const TdhpParams& p;
   const int first, warp, lane, warps;
@@ -32,6 +33,7 @@ class Tdhp {
   float* const origin;  // rows of the origin table, if they are staged
   SequenceInfo* const info;
   float *together, *raw, *partial;  // together: [q][E ; I]; raw: [q] in the space of raw rows
+  float* const embedded;            // eight rows of each warp, where rows are embedded one by one
 
  public:
   static constexpr int kKeyStride = kHidden + kKeyPadding;
@@ -52,7 +54,8 @@ class Tdhp {
         together(base + params.staged * kHidden + count * kInfoFloats),
         raw(together + rows * kTogetherStride),
         partial(raw + (params.absorbed ? rows * kRawStride : 0)),
-        keys(keysAt ? keysAt : partial + tdhpScratchFloats(kHidden, rows * params.segments)) {}
+        embedded(partial + tdhpScratchFloats(kHidden, rows * params.segments)),
+        keys(keysAt ? keysAt : embedded + (params.embedded ? tdhpEmbeddedFloats(kHidden) : 0)) {}
 
   // The keys are valid for all threads on return. `stage`: origin rows are not in shared memory yet.
   __device__ void run(bool stage) const {
@@ -225,9 +228,7 @@ class Tdhp {
         const int q = start + item / kParts;
         if (q >= rows) break;
         if (q % perSequence >= infoOf(q).segments) continue;
-        if (p.source.kind == Embed::features && !p.absorbed) {
-          matrixRun(q, item % kParts, partialOf(item), scanning);
-        } else if (scanning) {
+        if (scanning) {
           scanRun(q, item % kParts, partialOf(item));
         } else {
           poolRun(q, item % kParts, partialOf(item));
@@ -308,8 +309,9 @@ class Tdhp {
 #pragma unroll
     for (int i = 0; i < kColumns; ++i) value[i] = p.max ? -INFINITY : 0.f;
     for (int t = run.begin; t < run.end; ++t) {
+      if (p.embedded && (t - run.begin) % 8 == 0) embedRows(reader.base, t, run.end);
       Row<kHidden> row;
-      if (!reader.read(t, &row)) {
+      if (!readRow(reader, run.begin, t, &row)) {
         zeroRow = true;
         continue;
       }
@@ -395,171 +397,35 @@ class Tdhp {
 
   // ---- rows embedded by matrix instructions ----
 
-  // A quarter of a segment's rows of features, each embedded as a whole (maximum, norm of the embedding, or the absorbed
-  // form switched off): W times the transpose of 8 rows, so that a lane has two rows, 2 c and 2 c + 1, and of every 16
-  // columns r and r + 8. The same partial results as poolRun and scanRun.
-  static constexpr int kSixteens = kHidden / 16, kEights = kHidden <= 128 ? 2 : 1;  // columns, rows at a time
-
-  __device__ void matrixRun(int q, int part, float* out, bool scanning) const {
-    const int r = lane / 4, c = lane % 4;
-    const Run run(infoOf(q), q % perSequence, part);
-    const long long base = static_cast<long long>(first + q / perSequence) * p.source.steps;
-    const float scale = p.scale * kLog2e, *query = together + q * kTogetherStride;
-    float sum[kSixteens][2], top = -INFINITY, total = 0.f;
-#pragma unroll
-    for (int m = 0; m < kSixteens; ++m) sum[m][0] = sum[m][1] = !scanning && p.max ? -INFINITY : 0.f;
-#pragma unroll 1
-    for (int t = run.begin; t < run.end; t += 8 * kEights) {
-      float v[kEights][kSixteens][4];
-      embedRows(base, t, run.end, v);
-      float weight[kEights][2];
-      if (scanning) {
-        float next = top;
-#pragma unroll
-        for (int n = 0; n < kEights; ++n) {
-#pragma unroll
-          for (int h = 0; h < 2; ++h) {
-            float score = 0.f;
-#pragma unroll
-            for (int m = 0; m < kSixteens; ++m) {
-              score = fmaf(query[16 * m + r], v[n][m][h], score);
-              score = fmaf(query[16 * m + 8 + r], v[n][m][2 + h], score);
-            }
-            score = sumOfColumns(score) * scale;
-            weight[n][h] = t + 8 * n + 2 * c + h < run.end ? score : -INFINITY;
-            next = fmaxf(next, weight[n][h]);
-          }
-        }
-        next = fmaxf(next, __shfl_xor_sync(kFull, next, 1));
-        next = fmaxf(next, __shfl_xor_sync(kFull, next, 2));
-        if (next == -INFINITY) next = 0.f;  // only numbers that are none
-        const float shrink = exp2Fast(top - next);
-        top = next;
-        total *= shrink;
-#pragma unroll
-        for (int m = 0; m < kSixteens; ++m) sum[m][0] *= shrink, sum[m][1] *= shrink;
-#pragma unroll
-        for (int n = 0; n < kEights; ++n) {
-#pragma unroll
-          for (int h = 0; h < 2; ++h) {
-            weight[n][h] = exp2Fast(weight[n][h] - top);
-            total += weight[n][h];
-          }
-        }
-      }
-#pragma unroll
-      for (int n = 0; n < kEights; ++n) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          if (t + 8 * n + 2 * c + h >= run.end) continue;
-#pragma unroll
-          for (int m = 0; m < kSixteens; ++m) {
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-              const float x = v[n][m][2 * j + h];
-              sum[m][j] = scanning ? fmaf(weight[n][h], x, sum[m][j]) : pooled(sum[m][j], x);
-            }
-          }
-        }
-      }
-    }
-#pragma unroll
-    for (int m = 0; m < kSixteens; ++m) {
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-#pragma unroll
-        for (int i = 1; i < 4; i <<= 1) {
-          const float other = __shfl_xor_sync(kFull, sum[m][j], i);
-          sum[m][j] = scanning ? sum[m][j] + other : pooled(sum[m][j], other);
-        }
-        if (c == 0) out[16 * m + 8 * j + r] = sum[m][j];
-      }
-    }
-    if (!scanning) return;
-    total += __shfl_xor_sync(kFull, total, 1);
-    total += __shfl_xor_sync(kFull, total, 2);
-    if (lane == 0) {
-      out[kHidden + kRawWidth] = top;
-      out[kHidden + kRawWidth + 1] = total;
-    }
-  }
-
-  __device__ float pooled(float a, float b) const { return !p.max ? a + b : (b > a || b != b) ? b : a; }
-
-  // Over the lanes that share a row.
-  __device__ float sumOfColumns(float x) const {
-#pragma unroll
-    for (int i = 4; i < 32; i <<= 1) x += __shfl_xor_sync(kFull, x, i);
-    return x;
-  }
-
-  // v[n][m]: rows t + 8 n + 2 c (+ 1 in odd places), columns 16 m + r (and + 8 in the last two). Rows from `end` on are
-  // not looked at by anyone.
-  __device__ __forceinline__ void embedRows(long long base, int t, int end,
-                                            float (&v)[kEights][kSixteens][4]) const {
+  // W times the transpose of rows t … t + 7 (below `end`), so that no row of the product is padding: to this warp's
+  // place in shared memory, a row of features after the other; bias and position are added by who reads them.
+  __device__ void embedRows(long long base, int t, int end) const {
     using O = Operand<kBf16>;
-    const RowSource& s = p.source;
-    const int r = lane / 4, c = lane % 4;
+    constexpr int kChunks = kRawWidth / O::kChunk;
+    const int r = lane / 4, c = lane % 4, chunks = (p.source.features + O::kChunk - 1) / O::kChunk;
+    float* const to = embedded + warp * kEmbeddedFloats;
+    Fragment x[kChunks];
 #pragma unroll
-    for (int n = 0; n < kEights; ++n) {
-#pragma unroll
-      for (int m = 0; m < kSixteens; ++m) v[n][m][0] = v[n][m][1] = v[n][m][2] = v[n][m][3] = 0.f;
+    for (int i = 0; i < kChunks; ++i) {
+      if (i < chunks) x[i] = rawOperand(base + t + r, t + r < end, i * O::kChunk + c * (O::kChunk / 4));
     }
+    __syncwarp();  // the rows before have been read
 #pragma unroll 1
-    for (int chunk = 0; chunk * O::kChunk < s.features; ++chunk) {
-      typename O::B x[kEights];
+    for (int m = 0; m < kHidden / 16; ++m) {
+      const uint4* w = reinterpret_cast<const uint4*>(p.slices) + m * 64 + lane;
+      float sum[4] = {};
 #pragma unroll
-      for (int n = 0; n < kEights; ++n) {
-        const int row = t + 8 * n + r;
-        x[n] = O::prepareB(rawOperand(base + row, row < end, chunk * O::kChunk + c * (O::kChunk / 4)));
+      for (int i = 0; i < kChunks; ++i) {
+        if (i >= chunks) continue;
+        const uint4 low = __ldg(w + i * (kHidden / 8) * 32), high = __ldg(w + i * (kHidden / 8) * 32 + 32);
+        O::multiply(sum, O::prepareA({{low.x, low.y, low.z, low.w}}, {{high.x, high.y, high.z, high.w}}),
+                    O::prepareB(x[i]));
       }
-      const uint4* w = reinterpret_cast<const uint4*>(p.slices) + chunk * (kHidden / 8) * 32 + lane;
-#pragma unroll
-      for (int m = 0; m < kSixteens; ++m) {
-        const uint4 low = __ldg(w + m * 64), high = __ldg(w + m * 64 + 32);
-        const auto a = O::prepareA({{low.x, low.y, low.z, low.w}}, {{high.x, high.y, high.z, high.w}});
-#pragma unroll
-        for (int n = 0; n < kEights; ++n) O::multiply(v[n][m], a, x[n]);
-      }
+      float* place = to + 2 * c * kKeyStride + 16 * m + r;
+      place[0] = sum[0], place[kKeyStride] = sum[1];
+      place[8] = sum[2], place[kKeyStride + 8] = sum[3];
     }
-#pragma unroll
-    for (int n = 0; n < kEights; ++n) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const int row = min(t + 8 * n + 2 * c + h, end - 1);
-        const float* origin = s.origin + static_cast<long long>(row) * s.originStride;
-        float sum = 0.f, square = 0.f;
-#pragma unroll
-        for (int m = 0; m < kSixteens; ++m) {
-#pragma unroll
-          for (int j = 0; j < 2; ++j) {
-            float& x = v[n][m][2 * j + h];
-            x += __ldg(origin + 16 * m + 8 * j + r);
-            sum += x;
-          }
-        }
-        if (!s.normWeight) continue;
-        const float mean = sumOfColumns(sum) / kHidden;
-#pragma unroll
-        for (int m = 0; m < kSixteens; ++m) {
-#pragma unroll
-          for (int j = 0; j < 2; ++j) {
-            const float d = v[n][m][2 * j + h] - mean;
-            square = fmaf(d, d, square);
-          }
-        }
-        const float unit = 1.f / sqrtf(sumOfColumns(square) / kHidden + kEpsilon);
-#pragma unroll
-        for (int m = 0; m < kSixteens; ++m) {
-#pragma unroll
-          for (int j = 0; j < 2; ++j) {
-            float& x = v[n][m][2 * j + h];
-            const int column = 16 * m + 8 * j + r;
-            x = fmaf((x - mean) * unit, __ldg(s.normWeight + column), __ldg(s.normBias + column));
-          }
-        }
-      }
-    }
+    __syncwarp();
   }
 
   // Values `column` … of a row of features: this lane's part of an operand.
@@ -591,6 +457,11 @@ class Tdhp {
     return f;
   }
 
+  // Row t of a run that began at `begin`; true as RowReader::read.
+  __device__ bool readRow(const RowReader<kHidden>& reader, int begin, int t, Row<kHidden>* row) const {
+    return reader.read(t, row, p.embedded ? embedded + warp * kEmbeddedFloats + (t - begin) % 8 * kKeyStride : nullptr);
+  }
+
   // ---- intra-segment attention, row by row ----
 
   __device__ void scanRun(int q, int part, float* out) const {
@@ -604,12 +475,13 @@ class Tdhp {
     if (p.absorbed) reader.loadRaw(raw + q * kRawStride, rawQuery);
     float x[kColumns] = {}, rawSum[4] = {}, top = -INFINITY, total = 0.f;
     for (int t = run.begin; t < run.end; t += kRows) {
+      if (p.embedded && (t - run.begin) % 8 == 0) embedRows(reader.base, t, run.end);
       Row<kHidden> row[kRows];
       float dot[kRows];
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
         reader.zero(&row[i]);
-        if (t + i < run.end) reader.read(t + i, &row[i]);
+        if (t + i < run.end) readRow(reader, run.begin, t + i, &row[i]);
       }
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {

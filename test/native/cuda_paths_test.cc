@@ -1,15 +1,22 @@
 // Which way a sequence takes through the device: whatever does not fit the fused kernels must still run, and the choice
 // must not depend on batch mates. Exits with 77 where there is no driver library.
+#include <array>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
+#include "cuda/driver.h"
 #include "cuda_cases.h"
 #include "cuda_check.h"
 
 using namespace hpformer;
 using namespace hpformer::testing;
 
+namespace cuda = hpformer::cuda;
+
 namespace {
+
+std::atomic<int> gLaunches{0};
 
 Spec small(int64_t hidden, int64_t heads, Readout readout) {
   Spec spec;
@@ -28,7 +35,7 @@ Spec small(int64_t hidden, int64_t heads, Readout readout) {
 }
 
 // A model on the device against the double-precision reference.
-void compare(const Spec& spec, const std::string& what, int64_t size, int64_t steps, bool weighted) {
+void compare(const Spec& spec, const std::string& what, int64_t size, int64_t steps, bool weighted, Plan plan = {}) {
   Random r(11);
   const auto weights = std::make_shared<const Weights>(randomWeights(spec, r));
   Batch batch = randomBatch(spec, r, size, steps, steps);
@@ -43,7 +50,6 @@ void compare(const Spec& spec, const std::string& what, int64_t size, int64_t st
   for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
     Run<float> got(spec, batch, false, false);
     std::unique_ptr<Backend> backend;
-    Plan plan;
     plan.precision = precision;
     s = load(spec, weights, precision, &backend);
     if (s.ok()) s = backend->run(got.request, plan, kNever);
@@ -82,6 +88,44 @@ void wideHeads() {
   spec = small(64, 4, Readout::step);
   spec.headLayers = {{1024, Activation::relu}};
   compare(spec, "widest head inside", 3, 20, false);
+}
+
+// Features whose rows must be embedded one by one are, by the same single launch: maximum, embedding norm, and the
+// absorbed form switched off.
+void embeddedRows() {
+  static cuda::Driver real;
+  std::string reason;
+  real = *cuda::driver(&reason);
+  cuda::Driver table = real;
+  table.launchKernel = [](cuda::CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                          unsigned bz, unsigned shared, cuda::CUstream stream, void** arguments, void** extra) {
+    ++gLaunches;
+    return real.launchKernel(f, gx, gy, gz, bx, by, bz, shared, stream, arguments, extra);
+  };
+  cuda::replaceDriverForTests(&table);
+  int64_t features = 76;
+  int turn = 0;
+  for (const int64_t hidden : {64, 96, 128, 160, 192, 256}) {
+    for (const bool norm : {false, true}) {
+      const Readout readout = std::array{Readout::step, Readout::steps, Readout::mean}[turn++ % 3];
+      Spec spec = small(hidden, 8, readout);
+      spec.features = features = features % 115 + 13;  // also odd ones
+      spec.embeddingNorm = norm;
+      spec.pooling = turn % 4 == 0 ? Pooling::mean : Pooling::max;
+      spec.layers = 1;
+      gLaunches = 0;
+      compare(spec, "rows embedded one by one, hidden " + std::to_string(hidden), 2, 70, false);
+      expect(gLaunches == 2, std::to_string(gLaunches) + " launches for a batch in each precision");
+    }
+  }
+  Spec spec = small(64, 8, Readout::steps);
+  spec.features = 128;
+  Plan plan;
+  plan.absorbedEmbedding = false;
+  gLaunches = 0;
+  compare(spec, "embedding not absorbed", 2, 70, false, plan);
+  expect(gLaunches == 2, std::to_string(gLaunches) + " launches without the absorbed form");
+  cuda::replaceDriverForTests(nullptr);
 }
 
 // Widths without fused kernels.
@@ -156,6 +200,7 @@ void mates(Precision precision, Readout readout, int64_t low, int64_t high) {
 
 int main() {
   if (const int skip = skipped()) return skip;
+  embeddedRows();
   wideHeads();
   oddWidths();
   mates(Precision::float32, Readout::mean, 32, 48);
