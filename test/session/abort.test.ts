@@ -127,7 +127,7 @@ test(`aborts at random times (seed=${seed}, ${times} of them): a result or the r
     { seed, numRuns: times },
   );
   expect(done + aborted).toBe(times);
-});
+}, 1200000);
 
 test('a stream: the reason comes through, the source is closed, the model is usable', async () => {
   const controller = new AbortController();

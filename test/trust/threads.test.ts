@@ -64,7 +64,7 @@ test(`buffers transferred, resized, overwritten during ${times} runs (seed=${see
     { seed, numRuns: times },
   );
   model.dispose();
-});
+}, 1200000);
 
 test(`a model disposed of at random moments of its runs (seed=${seed}): a result with the right bits, or _DISPOSED`, async () => {
   const keeper = await create();
@@ -84,7 +84,7 @@ test(`a model disposed of at random moments of its runs (seed=${seed}): a result
     { seed, numRuns: Math.ceil(times / 2) },
   );
   keeper.dispose();
-});
+}, 1200000);
 
 test('64 runs of 64 batches at once: the bits of single runs', async () => {
   const model = await create({ threads: 1 });
