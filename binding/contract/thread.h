@@ -7,6 +7,9 @@
 #else
 #include <pthread.h>
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 namespace hpformer {
 
@@ -32,6 +35,16 @@ inline bool startThread(void* (*run)(void*), void* with) {
   const bool started = pthread_create(&thread, &attributes, run, with) == 0;
   pthread_attr_destroy(&attributes);
   return started;
+#endif
+}
+
+// For the calling thread, one that computes: when woken it no longer takes the CPU from the thread that woke it. An
+// event loop that submits a run would else be off its CPU, in the middle of the call, until the run's first time slice
+// ends.
+inline void computeQuietly() {
+#if defined(__linux__)
+  const sched_param none{};
+  if (sched_getscheduler(0) == SCHED_OTHER) sched_setscheduler(0, SCHED_BATCH, &none);  // a refusal costs nothing else
 #endif
 }
 

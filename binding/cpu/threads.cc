@@ -133,6 +133,7 @@ class Pool {
   }
 
   void serve() {
+    computeQuietly();
     std::unique_lock<std::mutex> lock(mutex_);
 #if defined(__linux__)
     helpers_.push_back(static_cast<pid_t>(syscall(SYS_gettid)));

@@ -60,6 +60,7 @@ bool RunQueue::withdraw(Job* job) {
 }
 
 void RunQueue::runner() {
+  computeQuietly();
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
     ++idle_;
