@@ -401,25 +401,20 @@ class Tdhp {
   // place in shared memory, a row of features after the other; bias and position are added by who reads them.
   __device__ void embedRows(long long base, int t, int end) const {
     using O = Operand<kBf16>;
-    constexpr int kChunks = kRawWidth / O::kChunk;
     const int r = lane / 4, c = lane % 4, chunks = (p.source.features + O::kChunk - 1) / O::kChunk;
     float* const to = embedded + warp * kEmbeddedFloats;
-    Fragment x[kChunks];
-#pragma unroll
-    for (int i = 0; i < kChunks; ++i) {
-      if (i < chunks) x[i] = rawOperand(base + t + r, t + r < end, i * O::kChunk + c * (O::kChunk / 4));
-    }
     __syncwarp();  // the rows before have been read
 #pragma unroll 1
     for (int m = 0; m < kHidden / 16; ++m) {
-      const uint4* w = reinterpret_cast<const uint4*>(p.slices) + m * 64 + lane;
       float sum[4] = {};
-#pragma unroll
-      for (int i = 0; i < kChunks; ++i) {
-        if (i >= chunks) continue;
-        const uint4 low = __ldg(w + i * (kHidden / 8) * 32), high = __ldg(w + i * (kHidden / 8) * 32 + 32);
+      // Few registers rather than few loads: `stack` has none to spare, and the eight rows stay in the cache.
+#pragma unroll 1
+      for (int i = 0; i < chunks; ++i) {
+        const uint4* w = reinterpret_cast<const uint4*>(p.slices) + (i * (kHidden / 8) + 2 * m) * 32 + lane;
+        const uint4 low = __ldg(w), high = __ldg(w + 32);
+        const Fragment x = rawOperand(base + t + r, t + r < end, i * O::kChunk + c * (O::kChunk / 4));
         O::multiply(sum, O::prepareA({{low.x, low.y, low.z, low.w}}, {{high.x, high.y, high.z, high.w}}),
-                    O::prepareB(x[i]));
+                    O::prepareB(x));
       }
       float* place = to + 2 * c * kKeyStride + 16 * m + r;
       place[0] = sum[0], place[kKeyStride] = sum[1];
