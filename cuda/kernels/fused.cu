@@ -1,6 +1,6 @@
 // The fused kernels of one width and precision (HPFORMER_HIDDEN, HPFORMER_BF16): one module each, loaded when first
 // used.
-#include "stack.cuh"
+#include "readout.cuh"
 
 namespace hpformer::cuda {
 
