@@ -17,9 +17,11 @@ class Launches {
 
   int roundOperands() const { return model_.precision() == Precision::bfloat16; }
 
-  // out[m, n] = act([a, b][m, k] weight[n, k]^T + bias); b, which may be null, begins at column `split`.
+  // out[m, n] = act([a, b][m, k] weight[n, k]^T + bias); b, which may be null, begins at column `split`. The products
+  // of the layers round their operands in bfloat16; embedding, keys and head do not: nothing here would be faster for
+  // it.
   void dense(const float* a, const float* b, int64_t split, size_t weight, size_t bias, int64_t m, int64_t n, int64_t k,
-             Act activation, float* out) {
+             Act activation, float* out, int rounds = 0) {
     const DenseParams p{a,
                         b,
                         model_.at(weight),
@@ -30,11 +32,12 @@ class Launches {
                         static_cast<int>(k),
                         static_cast<int>(split),
                         activation,
-                        roundOperands()};
+                        rounds};
     program_.launch("dense", {(n + 63) / 64, (m + 63) / 64}, 256, 0, p);
   }
-  void dense(const float* a, size_t weight, size_t bias, int64_t m, int64_t n, int64_t k, Act activation, float* out) {
-    dense(a, nullptr, k, weight, bias, m, n, k, activation, out);
+  void dense(const float* a, size_t weight, size_t bias, int64_t m, int64_t n, int64_t k, Act activation, float* out,
+             int rounds = 0) {
+    dense(a, nullptr, k, weight, bias, m, n, k, activation, out, rounds);
   }
 
   // The link function over `rows` rows of each sequence; `masked` as in LinkParams.
@@ -186,10 +189,11 @@ class Unfused {
       p.weights = attention ? attention + i * spec_.heads * s : nullptr;
       p.weightStride = static_cast<int>(spec_.layers * spec_.heads * s);
       program_.launch("keyAttention", {rows, batch}, 128, static_cast<size_t>(p.headsAtOnce * s) * sizeof(float), p);
-      launches_.dense(mixed, layer.output, kNone, total, d, d, Act::linear, branch);
+      const int rounds = launches_.roundOperands();
+      launches_.dense(mixed, layer.output, kNone, total, d, d, Act::linear, branch, rounds);
       norm(x, branch, layer.norm1, total, current);
       launches_.dense(current, layer.feedForward, layer.feedForwardBias, total, d, d,
-                      static_cast<Act>(spec_.activation), branch);
+                      static_cast<Act>(spec_.activation), branch, rounds);
       norm(current, branch, layer.norm2, total, current);
       x = current;
       if (out.layers && out.layers[i] && rows == in.steps) {
