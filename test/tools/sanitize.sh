@@ -22,7 +22,7 @@ cmake --build "$build" --parallel "${JOBS:-2}"
 
 export ASAN_OPTIONS="halt_on_error=1:detect_stack_use_after_return=1"
 export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1"
-export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1"
+export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:suppressions=$PWD/test/tools/tsan.supp"
 ctest --test-dir "$build" --output-on-failure --parallel "${JOBS:-2}" | tail -n 30
 
 # The addon inside an ordinary Node: the run time is preloaded, leaks are left to the native tests (Node itself keeps much).
