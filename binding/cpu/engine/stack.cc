@@ -57,7 +57,8 @@ void mixPanels(const Context& c, const PackedLayer& layer, const float* lanes, i
       [&](int64_t o, int64_t i, float v) { out[(o / panel * depth + i) * panel + o % panel] = v; });
 }
 
-// M in fixed point, into the memory that `pairs` and `scale` name: digits are shared out over the whole matrix, so rows first.
+// M in fixed point, into the memory that `pairs` and `scale` name: digits are shared out over the whole matrix, so rows
+// first.
 void mixFixed(const Context& c, const PackedLayer& layer, const float* lanes, int64_t ld, int64_t segments,
               int32_t* pairs, float* scale, Fixed* out) {
   Arena& arena = Arena::local();
