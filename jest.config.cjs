@@ -6,6 +6,7 @@ module.exports = {
   roots: ['<rootDir>/test'],
   testMatch: ['**/*.test.ts'],
   transform: { '^.+\\.ts$': ['ts-jest', { tsconfig: '<rootDir>/tsconfig.json', diagnostics: false }] },
+  testSequencer: '<rootDir>/test/sequencer.cjs',
   reporters: [['default', { summaryThreshold: 40 }], '<rootDir>/test/reporter.cjs'],
   collectCoverageFrom: ['src/**/*.ts'],
   testTimeout: 60000,
