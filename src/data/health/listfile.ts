@@ -42,6 +42,13 @@ export function readListFile(text: string, file: string): ListedStay[] {
       return value;
     });
     const name = row[0]!;
+    // A list from elsewhere must not choose files of this machine.
+    if (path.isAbsolute(name) || name.split(/[\\/]/).includes('..')) {
+      throw new HPformerError(
+        'ERR_HPFORMER_INPUT',
+        `${file} line ${table.lines[r]}, column "stay": expected a file in the folder of the list, got ${describe(name)}`,
+      );
+    }
     const stay = stays.get(name) ?? { file: path.join(folder, name), id: episodeId(name), lines: [] };
     stays.set(name, stay);
     stay.lines.push({ hours: timed ? numbers[0] : undefined, labels: numbers.slice(timed ? 1 : 0) });
