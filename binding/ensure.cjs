@@ -55,18 +55,22 @@ function digest(entries, keep, extra) {
   return hash.digest('hex');
 }
 
+function stamp(name, fingerprint) {
+  fs.mkdirSync(stamps, { recursive: true });
+  fs.writeFileSync(path.join(stamps, name), `${fingerprint}\n`);
+}
+
 /** Runs `build` unless `product` is there and was made from the same sources. */
 function step(name, product, fingerprint, build) {
-  const stamp = path.join(stamps, name);
+  const made = path.join(stamps, name);
   const current =
     fs.existsSync(path.join(root, product)) &&
-    fs.existsSync(stamp) &&
-    fs.readFileSync(stamp, 'utf8').trim() === fingerprint;
+    fs.existsSync(made) &&
+    fs.readFileSync(made, 'utf8').trim() === fingerprint;
   if (current) return;
   console.error(`hpformer: ${name} ...`);
   build();
-  fs.mkdirSync(stamps, { recursive: true });
-  fs.writeFileSync(stamp, `${fingerprint}\n`);
+  stamp(name, fingerprint);
 }
 
 const isNative = (file) => /\.(cc|h|inl|cu|cuh|cmake|txt|in|py)$/.test(file);
@@ -83,18 +87,22 @@ function native({ tests = false } = {}) {
   const names = ['HPFORMER_CUDA', 'HPFORMER_CUDA_ARCHITECTURES', 'CMAKE_TOOLCHAIN_FILE'];
   const settings = [process.platform, process.arch, ...names.map((name) => process.env[name])];
   const sources = ['CMakeLists.txt', 'binding', 'cuda'];
+  const addon = 'build/Release/hpformer.node';
   const build = (withTests) => () =>
     run(process.execPath, [path.join(__dirname, 'build.cjs')], { HPFORMER_TESTS: withTests ? 'ON' : 'OFF' });
-  if (tests && fs.existsSync(path.join(root, 'test', 'native', 'CMakeLists.txt'))) {
-    step(
-      'native-tests',
-      'build',
-      digest([...sources, 'test/native', 'bench/native', 'bench/peers'], isNative, settings),
-      build(true),
-    );
+  const alone = digest(sources, isNative, settings);
+  if (!tests || !fs.existsSync(path.join(root, 'test', 'native', 'CMakeLists.txt'))) {
+    step('native', addon, alone, build(false));
+    return;
   }
-  // After a build with tests this finds everything compiled.
-  step('native', 'build/Release/hpformer.node', digest(sources, isNative, settings), build(false));
+  // The addon beside the tests is the addon alone: one build makes both.
+  step(
+    'native-tests',
+    addon,
+    digest([...sources, 'test/native', 'bench/native', 'bench/peers'], isNative, settings),
+    build(true),
+  );
+  stamp('native', alone);
 }
 
 /** dist/: the compiled TypeScript and its ESM face. */
