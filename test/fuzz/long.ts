@@ -1,6 +1,6 @@
 /** Seeded mutation for a given time, without coverage as a guide: node build-fuzz/test/fuzz/long.js <seconds> [target ...] */
 import { writeFileSync } from 'node:fs';
-import { generator, mutate } from './mutate';
+import { caseOf } from './mutate';
 import { guarded, targets } from './targets';
 
 const [seconds = '60', ...names] = process.argv.slice(2);
@@ -13,14 +13,12 @@ async function main(): Promise<void> {
   let failed = 0;
   let total = 0;
   for (const target of chosen) {
-    const random = generator(seed);
     const seeds = target.seeds();
     const end = Date.now() + Number(seconds) * 1000;
     let cases = 0;
     let slowest = 0;
     while (Date.now() < end) {
-      let bytes = mutate(seeds[random() % seeds.length]!, random);
-      while (random() % 3 === 0) bytes = mutate(bytes, random);
+      const bytes = caseOf(seeds, seed, cases);
       // Processor time, since a busy machine makes any case slow by the clock.
       const started = process.cpuUsage();
       let finding: Error | undefined;

@@ -230,6 +230,15 @@ export function mutate(seed: Uint8Array, random: Random): Uint8Array {
   return mutateRaw(seed, random);
 }
 
+/** Case `i` of a seed over a target's files: always the same file, whatever ran before. */
+export function caseOf(seeds: Uint8Array[], seed: number, i: number): Uint8Array {
+  const random = generator(Math.imul(seed ^ Math.imul(i + 1, 0x9e3779b1), 0x85ebca6b));
+  for (let warm = 0; warm < 4; warm++) random();
+  let bytes = mutate(seeds[random() % seeds.length]!, random);
+  while (random() % 3 === 0) bytes = mutate(bytes, random);
+  return bytes;
+}
+
 /** Bytes changed without a thought for what they are. */
 function mutateRaw(seed: Uint8Array, random: Random): Uint8Array {
   const bytes = Uint8Array.from(seed);

@@ -22,7 +22,7 @@ const figures = [
   ['npm run test:sanitize -- valgrind', /^valgrind: .*$/gm, 5],
   ['node test/tools/mutation.cjs 400', /^\d+ of \d+ mutants .*$/gm, 1],
   ['npm run test:fuzz -- 60', /^fuzz: .*$/gm, 3],
-  ['npm run test:fuzz -- 212', /^fuzz: .*$/gm, 3],
+  ['npm run test:fuzz -- 240', /^fuzz: .*$/gm, 3],
   ['CHILDREN=100 npx jest test/session/process', tests, 1],
   ['ABORTS=10000 npx jest test/session/abort', tests, 1],
   ['node test/tools/workers.cjs', /^\d+ workers .*$/gm, 1],
