@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { createWriteStream, type WriteStream } from 'node:fs';
-import { type FileHandle, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
 import { HPformerError } from './errors';
 
 /**
@@ -66,10 +67,26 @@ export function parseJsonText(path: string, text: string, what = 'JSON'): unknow
   }
 }
 
-/** Makes a folder and those above it; one that exists is fine. @throws HPformerError `ERR_HPFORMER_FILE`. */
+/**
+ * Makes a folder and those above it; one that exists is fine. Level by level, since Node's own recursion has no end where a folder
+ * that exists cannot hold another (`/proc`). @throws HPformerError `ERR_HPFORMER_FILE`.
+ */
 export async function makeFolder(path: string): Promise<void> {
+  const make = async (folder: string, above: boolean): Promise<void> => {
+    try {
+      await mkdir(folder);
+    } catch (cause) {
+      const there = await stat(folder).catch(() => undefined);
+      if (there?.isDirectory()) return;
+      const parent = dirname(folder);
+      if ((cause as NodeJS.ErrnoException).code !== 'ENOENT' || parent === folder) throw cause;
+      if (!above) throw new Error(`${parent} cannot hold a folder`, { cause });
+      await make(parent, true);
+      await make(folder, false);
+    }
+  };
   try {
-    await mkdir(path, { recursive: true });
+    await make(resolve(path), true);
   } catch (cause) {
     throw fileError(path, 'made', cause);
   }

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
-#include <cstdio>
 #include <cstdlib>
 #include <mutex>
 #include <thread>
@@ -12,6 +12,7 @@
 
 #include "backend.h"
 #include "binding/contract/thread.h"
+#include "quota.h"
 #if defined(__linux__)
 #include <sched.h>
 #include <sys/syscall.h>
@@ -20,19 +21,6 @@
 
 namespace hpformer {
 namespace {
-
-// CPU time that a container's quota allows, in whole cores rounded up; 0 when there is no quota.
-int quotaOfContainer() {
-#if defined(__linux__)
-  if (std::FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "re")) {
-    long long quota = 0, period = 0;
-    const int got = std::fscanf(f, "%lld %lld", &quota, &period);
-    std::fclose(f);
-    if (got == 2 && quota > 0 && period > 0) return static_cast<int>((quota + period - 1) / period);
-  }
-#endif
-  return 0;
-}
 
 int coresAllowed() {
 #if defined(__linux__)
@@ -176,8 +164,12 @@ int defaultThreads() {
       const long wanted = std::strtol(text, nullptr, 10);
       if (wanted >= 1 && wanted <= 1024) return static_cast<int>(wanted);
     }
-    const int quota = quotaOfContainer(), cores = coresAllowed();
-    return quota > 0 ? std::min(quota, cores) : cores;
+    const int cores = coresAllowed();
+#if defined(__linux__)
+    const double quota = cpuQuota("");
+    if (quota > 0 && quota < cores) return static_cast<int>(std::ceil(quota));
+#endif
+    return cores;
   }();
   return threads;
 }

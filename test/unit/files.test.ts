@@ -13,6 +13,7 @@ import {
   writeAtomically,
   writePlainly,
 } from '../../src/files';
+import { notOn, testUnless } from '../skips';
 
 let folder: string;
 const at = (name: string) => path.join(folder, name);
@@ -51,6 +52,13 @@ test('readWhole takes regular files only, readJson JSON only', async () => {
   await expect(readJson(at('bad'), 'a list')).rejects.toMatchObject({
     message: expect.stringMatching(/bad: expected a list \(.*JSON.*\)$/),
   });
+});
+
+testUnless(notOn('linux'), 'makeFolder ends where a folder that exists cannot hold another', async () => {
+  for (const name of ['/proc/hpformer', '/proc/hpformer/below'])
+    await expect(makeFolder(name)).rejects.toMatchObject(
+      refused(`${name}: cannot be made (/proc cannot hold a folder)`),
+    );
 });
 
 test('makeFolder makes what is missing and refuses a file in the way', async () => {
