@@ -43,6 +43,7 @@ export function search(target: FuzzTarget, by: 'seconds' | 'cases'): void {
       let i = 0;
       while (by === 'seconds' ? Date.now() < end : i < cases) await tryCase(target, seeds, i++);
       expect(i).toBeGreaterThan(0);
+      if (by === 'seconds') process.stdout.write(`fuzz: ${target.name}: ${i} files in ${seconds} s, SEED=${seed}\n`);
     },
     limit,
   );

@@ -203,6 +203,13 @@ set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
     return `CPU level ${run('qemu-aarch64', [...sysroot, '-e', level], { cwd: home })}, difference to x64 ${Math.abs(answer - wanted).toExponential(1)}`;
   });
 
+  entry('the CPU engine at the NEON level, random models, under qemu-user', () => {
+    need('aarch64-linux-gnu-g++');
+    need('qemu-aarch64');
+    const said = run('bash', ['test/tools/neon.sh', '20'], { cwd: root });
+    return said.split('\n').slice(-2).join('; ');
+  });
+
   fs.rmSync(work, { recursive: true, force: true });
   const failed = rows.filter((row) => row.result === 'FAILED').length;
   const skipped = rows.filter((row) => row.result === 'skipped').length;
