@@ -51,6 +51,10 @@ Napi::Value info(const Napi::CallbackInfo& call) {
   result.Set("tile", tile);
   result.Set("threads", defaultThreads());
   result.Set("cudaCompiled", cudaCompiledIn());
+  // What V8 itself counts towards its collections; process.memoryUsage().external shows array buffers only.
+  int64_t external = 0;
+  napi_adjust_external_memory(env, 0, &external);
+  result.Set("externalMemory", static_cast<double>(external));
   Napi::Array devices = Napi::Array::New(env);
   devices.Set(0u, device(env, "cpu", "cpu", cpuName(), "", 0, isaInUse()));
   std::string reason;

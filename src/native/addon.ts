@@ -134,6 +134,8 @@ export interface NativeInfo {
   threads: number;
   /** True when CUDA kernels were compiled in. */
   cudaCompiled: boolean;
+  /** Bytes outside V8's heap that this isolate was told of: array buffers and packed weights of live models. */
+  externalMemory: number;
   devices: NativeDevice[];
 }
 

@@ -1,5 +1,6 @@
 /** Sizes at the edges of integers, memory that runs out, and memory that comes back. */
 import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
 import { HPformer, HPformerError, kernels, presets, Tensor } from '../../src';
 import { initialWeights } from '../../src/checkpoint/init';
 import { parameterCount } from '../../src/checkpoint/names';
@@ -84,7 +85,7 @@ describe('sizes around 2^31, 2^32, 2^53 and 2^63', () => {
   });
 });
 
-test('native memory is reported to V8 to the byte of what was packed, and is nothing after dispose', async () => {
+test('packed weights: all of them and little more, nothing after dispose', async () => {
   const config = validateConfig(presets.mortality({ hidden: 64, layers: 2 }));
   const weights = initialWeights(config, 1);
   const checkpoint = { config, weights, key: 'k', parameterCount: parameterCount(config), metadata: {} };
@@ -96,6 +97,70 @@ test('native memory is reported to V8 to the byte of what was packed, and is not
   native.dispose();
   native.dispose();
   expect(native.packedBytes).toBe(0);
+});
+
+const megabyte = 2 ** 20;
+
+describe('memory outside its heap that V8 knows of, in a process of its own', () => {
+  // process.memoryUsage().external says array buffers only (Node.js 20 to 26); the addon asks V8 for all of it.
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [
+      '--expose-gc',
+      '-e',
+      `
+const dist = ${JSON.stringify(join(root, 'dist'))};
+const hp = require(dist);
+const { initialWeights } = require(dist + '/checkpoint/init.js');
+const { validateConfig } = require(dist + '/config/validate.js');
+const { createNative } = require(dist + '/model/devices.js');
+const { resolveOptions } = require(dist + '/model/options.js');
+const { loadAddon } = require(dist + '/native/load.js');
+const config = validateConfig(hp.presets.mortality({ hidden: 512, layers: 4 }));
+const checkpoint = (seed) => ({ config, weights: initialWeights(config, seed), key: 'k' + seed, parameterCount: {}, metadata: {} });
+const external = async () => {
+  for (let i = 0; i < 5; i++) {
+    global.gc();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  return loadAddon().info().externalMemory - process.memoryUsage().arrayBuffers;
+};
+const native = async (device) => (await createNative(loadAddon(), checkpoint(1), resolveOptions({ device }))).native;
+(async () => {
+  await (await native('cpu')).dispose(); // what the first model makes once
+  const result = {};
+  for (const device of ['cpu', 'reference']) {
+    const start = await external();
+    let one = await native(device);
+    const packed = one.packedBytes;
+    const made = await external();
+    one.dispose();
+    one.dispose();
+    const disposed = await external();
+    one = await native(device);
+    one = undefined;
+    const collected = await external();
+    result[device] = { packed, made: made - start, disposed: disposed - start, collected: collected - start };
+  }
+  const start = await external();
+  const model = await hp.HPformer.create(config, { device: 'cpu', seed: 1 });
+  const made = await external();
+  model.dispose();
+  result.public = { packed: result.cpu.packed, made: made - start, disposed: (await external()) - start, collected: 0 };
+  console.log(JSON.stringify(result));
+})();`,
+    ],
+    { encoding: 'utf8', timeout: 60000 },
+  );
+
+  test.each(['cpu', 'reference', 'public'])('%s: rises by what was packed, within 1 %%, and comes back', (which) => {
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    const { packed, made, disposed, collected } = JSON.parse(stdout)[which] as Record<string, number>;
+    expect(packed).toBeGreaterThan(4 * megabyte);
+    expect(Math.abs(made! - packed!)).toBeLessThan(packed! / 100);
+    expect(Math.abs(disposed!)).toBeLessThan(packed! / 100);
+    expect(Math.abs(collected!)).toBeLessThan(packed! / 100);
+  });
 });
 
 /** A script in a child whose address space is limited to so many MiB. */
