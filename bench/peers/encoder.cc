@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <limits>
 
 namespace hpformer::peers {
 
@@ -15,7 +17,8 @@ double worstError(const Matrix& got, const Matrix& expected) {
   double worst = 0, square = 0;
   for (std::size_t i = 0; i < expected.data.size(); ++i) {
     const double error = std::abs(got.data[i] - expected.data[i]);
-    if (error > worst || std::isnan(error)) worst = error;  // a NaN stays: nothing is greater
+    if (!std::isfinite(error)) return std::numeric_limits<double>::max();
+    worst = std::max(worst, error);
     square += expected.data[i] * expected.data[i];
   }
   return worst / std::sqrt(square / static_cast<double>(expected.data.size()));
@@ -30,12 +33,13 @@ struct Layer {
 
 class Encoder : public System {
  public:
-  Encoder(const std::string& name, const EncoderSize& s) : s_(s) {
+  Encoder(const std::string& name, const EncoderSize& s, bool broken) : s_(s) {
     std::mt19937 random(2023);
     embedding_ = Linear(s.size.hidden, s.features, true, random);
     for (int64_t i = 0; i < s.layers; ++i) {
       Layer layer;
       layer.attention = makeAttention(name, s.size, random);
+      layer.attention->broken = broken;
       layer.output = Linear(s.size.hidden, s.size.hidden, false, random);
       layer.forward = Linear(s.size.hidden, s.size.hidden, true, random);
       layers_.push_back(std::move(layer));
@@ -51,7 +55,7 @@ class Encoder : public System {
   }
 
   void run(const float* input, float* pooled, int threads) const override {
-    const Tiles x = encode(input, threads, s_.layers, false);
+    const Tiles x = encode(input, threads);
     for (int64_t c = 0; c < s_.size.hidden; ++c) {
       double sum = 0;
       for (int64_t t = 0; t < s_.size.steps; ++t) sum += x.at(c, t);
@@ -59,13 +63,26 @@ class Encoder : public System {
     }
   }
 
-  // One layer: discrete choices (hash buckets, routes) of later layers could flip on rounding alone.
-  double check(const float* input, int threads, bool broken) const override {
-    const Tiles x = encode(input, threads, 1, broken);
-    Matrix got(s_.size.steps, s_.size.hidden);
-    for (int64_t t = 0; t < got.rows; ++t)
-      for (int64_t c = 0; c < got.columns; ++c) got.at(t, c) = x.at(c, t);
-    return worstError(got, reference(input));
+  // Every layer against its formula applied to what that very layer received; then the timed call against the mean of
+  // the last one.
+  double check(const float* input, int threads) const override {
+    double worst = 0;
+    Matrix received;
+    encode(input, threads, [&](int64_t n, const Tiles& x, const Choices& choices) {
+      Matrix got(s_.size.steps, s_.size.hidden);
+      for (int64_t t = 0; t < got.rows; ++t)
+        for (int64_t c = 0; c < got.columns; ++c) got.at(t, c) = x.at(c, t);
+      const Matrix expected = n < 0 ? referenceEmbedding(input) : referenceLayer(n, received, threads, choices);
+      worst = std::max(worst, worstError(got, expected));
+      received = got;
+    });
+    Matrix pooled(1, s_.size.hidden), mean(1, s_.size.hidden);
+    std::vector<float> called(static_cast<std::size_t>(s_.size.hidden));
+    run(input, called.data(), threads);
+    std::copy(called.begin(), called.end(), pooled.data.begin());
+    for (int64_t t = 0; t < received.rows; ++t)
+      addScaled(mean.row(0), 1.0 / static_cast<double>(received.rows), received.row(t), mean.columns);
+    return std::max(worst, worstError(pooled, mean));
   }
 
   int64_t parametersPerLayer() const override {
@@ -80,7 +97,9 @@ class Encoder : public System {
   }
 
  private:
-  Tiles encode(const float* input, int threads, int64_t layers, bool broken) const {
+  // `see(n, x, choices)`: the embedding (n = -1) and what each layer made.
+  using See = std::function<void(int64_t, const Tiles&, const Choices&)>;
+  Tiles encode(const float* input, int threads, const See& see = nullptr) const {
     const int64_t d = s_.size.hidden, lanes = kernels().tile, steps = s_.size.steps;
     Tiles x(d, steps, lanes), attended(d, steps, lanes);
     parallelFor(x.count, threads, [&](int64_t i) {
@@ -90,10 +109,11 @@ class Encoder : public System {
         for (int64_t c = 0; c < s_.features; ++c) rows.data()[c * lanes + t] = input[(i * lanes + t) * s_.features + c];
       embedding_.tile(rows.data(), x.tile(i), lanes, 0, positions_.tile(i));
     });
-    for (int64_t n = 0; n < layers; ++n) {
+    Choices choices;
+    if (see) see(-1, x, choices);
+    for (int64_t n = 0; n < s_.layers; ++n) {
       const Layer& layer = layers_[static_cast<std::size_t>(n)];
-      layer.attention->run(x, attended, threads);
-      if (broken) attended.at(0, 0) += 0.01f;
+      layer.attention->run(x, attended, threads, see ? &choices : nullptr);
       parallelFor(x.count, threads, [&](int64_t i) {
         Floats y(d * lanes);
         layer.output.tile(attended.tile(i), y.data(), lanes, 0, x.tile(i));
@@ -101,6 +121,7 @@ class Encoder : public System {
         layer.forward.tile(y.data(), x.tile(i), lanes, 1, y.data());
         norm(x.tile(i), lanes);
       });
+      if (see) see(n, x, choices);
     }
     return x;
   }
@@ -127,14 +148,18 @@ class Encoder : public System {
     }
   }
 
-  Matrix reference(const float* input) const {
+  Matrix referenceEmbedding(const float* input) const {
     Matrix rows(s_.size.steps, s_.features);
     for (std::size_t i = 0; i < rows.data.size(); ++i) rows.data[i] = input[i];
     Matrix x = embedding_.reference(rows);
     for (int64_t t = 0; t < x.rows; ++t)
       for (int64_t c = 0; c < x.columns; ++c) x.at(t, c) += position(t, c, x.columns);
-    const Layer& layer = layers_[0];
-    Matrix y = layer.output.reference(layer.attention->reference(x));
+    return x;
+  }
+
+  Matrix referenceLayer(int64_t n, const Matrix& x, int threads, const Choices& choices) const {
+    const Layer& layer = layers_[static_cast<std::size_t>(n)];
+    Matrix y = layer.output.reference(layer.attention->reference(x, threads, choices));
     for (std::size_t i = 0; i < y.data.size(); ++i) y.data[i] += x.data[i];
     referenceNorm(y);
     Matrix z = layer.forward.reference(y);
@@ -159,14 +184,14 @@ const std::vector<std::string>& systemNames() {
   return names;
 }
 
-std::unique_ptr<System> makeSystem(const std::string& name, const EncoderSize& size) {
-  if (name == "hpformer") return makeHpformer(size);
+std::unique_ptr<System> makeSystem(const std::string& name, const EncoderSize& size, bool broken) {
+  if (name == "hpformer") return makeHpformer(size, broken);
   std::mt19937 random(0);
   EncoderSize tiny = size;
   tiny.size.steps = 1;
   tiny.size.rows = tiny.size.columns = 1;
   if (!makeAttention(name, tiny.size, random)) return nullptr;
-  return std::make_unique<Encoder>(name, size);
+  return std::make_unique<Encoder>(name, size, broken);
 }
 
 }  // namespace hpformer::peers

@@ -21,7 +21,7 @@ class Hot : public Attention {
         rows_(s.rows > 0 ? s.rows : (s.steps + columns_ - 1) / columns_),
         kernelised_(kernelised),
         qkv_(3 * s.hidden, s.hidden, true, random) {}
-  void run(const Tiles& x, Tiles& out, int threads) const override {
+  void run(const Tiles& x, Tiles& out, int threads, Choices*) const override {
     const int64_t width = size.width(), lanes = x.lanes, d = size.hidden;
     Tiles qkv(3 * d, x.tokens, lanes);
     qkv_.all(x, qkv, threads);
@@ -39,7 +39,9 @@ class Hot : public Attention {
             byColumn[c] += v;
           }
         }
-      const Matrix first = axis(means[0], means[1], rowCounts(x.tokens)),
+      // Broken: the rows' means are left as sums.
+      const std::vector<double> ones(static_cast<std::size_t>(rows_), 1.0);
+      const Matrix first = axis(means[0], means[1], broken ? ones : rowCounts(x.tokens)),
                    second = axis(means[2], means[3], columnCounts(x.tokens));
       const std::vector<float> a(first.data.begin(), first.data.end()), b(second.data.begin(), second.data.end());
       const Floats rowPanels = packRows(a.data(), rows_, rows_), columnPanels = packRows(b.data(), columns_, columns_);
@@ -60,19 +62,20 @@ class Hot : public Attention {
       }
     });
   }
-  Matrix reference(const Matrix& x) const override {
+  Matrix reference(const Matrix& x, int threads, const Choices&) const override {
     const Matrix qkv = qkv_.reference(x);
     const int64_t width = size.width(), d = size.hidden;
     Matrix out(x.rows, d);
-    for (int64_t h = 0; h < size.heads; ++h) {
+    parallelFor(size.heads, threads, [&](int64_t h) {
+      const Matrix v = qkv.slice(2 * d + h * width, width);
       const Matrix first = plainAxis(qkv, h * width, rows_, [&](int64_t t) { return t / columns_; });
       const Matrix second = plainAxis(qkv, h * width, columns_, [&](int64_t t) { return t % columns_; });
       for (int64_t i = 0; i < x.rows; ++i)
         for (int64_t j = 0; j < x.rows; ++j) {
           const double p = first.at(i / columns_, j / columns_) * second.at(i % columns_, j % columns_);
-          for (int64_t c = h * width; c < (h + 1) * width; ++c) out.at(i, c) += p * qkv.at(j, 2 * d + c);
+          addScaled(out.row(i) + h * width, p, v.row(j), width);
         }
-    }
+    });
     return out;
   }
   int64_t parameters() const override { return qkv_.parameters(); }

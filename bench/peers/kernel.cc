@@ -47,11 +47,35 @@ void readSummary(const Floats& panels, int64_t width, int64_t features, const fl
       out[c * lanes + t] = scratch[c * lanes + t] / below[t] * (factor ? factor[t] : 1.0f);
 }
 
+// sum_j phi(q_i).phi(k_j) v_j / sum_j phi(q_i).phi(k_j) as it stands, in double; rows of `q` and `k` are phi.
+void referenceKernel(const Matrix& q, const Matrix& k, const Matrix& v, Matrix* out, int64_t column) {
+  constexpr int64_t kQueries = 16;  // at a time: the keys are read once for all of them
+  for (int64_t first = 0; first < q.rows; first += kQueries) {
+    double below[kQueries] = {};
+    const int64_t count = std::min(kQueries, q.rows - first);
+    for (int64_t j = 0; j < k.rows; ++j)
+      for (int64_t i = 0; i < count; ++i) {
+        const double p = dot(q.row(first + i), k.row(j), k.columns);
+        below[i] += p;
+        addScaled(out->row(first + i) + column, p, v.row(j), v.columns);
+      }
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t c = 0; c < v.columns; ++c) out->at(first + i, column + c) /= below[i];
+  }
+}
+
+// elu(x) + 1
+Matrix referencePhi(const Matrix& x, int64_t column, int64_t width) {
+  Matrix y = x.slice(column, width);
+  for (double& v : y.data) v = v > 0 ? v + 1 : std::exp(v);
+  return y;
+}
+
 // Linear Transformer (arXiv 2006.16236), not causal: phi(x) = elu(x) + 1 on each head.
 class LinearTransformer : public Attention {
  public:
   LinearTransformer(const Size& s, std::mt19937& random) : Attention(s), qkv_(3 * s.hidden, s.hidden, true, random) {}
-  void run(const Tiles& x, Tiles& out, int threads) const override {
+  void run(const Tiles& x, Tiles& out, int threads, Choices*) const override {
     const int64_t width = size.width(), lanes = x.lanes;
     Tiles qkv(3 * size.hidden, x.tokens, lanes);
     qkv_.all(x, qkv, threads);
@@ -63,8 +87,10 @@ class LinearTransformer : public Attention {
       std::fill(phi.data(), phi.data() + phi.size(), 0.0f);
       for (int64_t i = 0; i < x.count; ++i) {
         const float* tile = qkv.tile(i);
+        const int64_t real = std::min(lanes, x.tokens - i * lanes);
+        // Broken: the last token's key enters no sum.
         packTileValues(tile + (2 * size.hidden + h * width) * lanes, lanes, width,
-                       std::min(lanes, x.tokens - i * lanes), values.data());
+                       broken && i + 1 == x.count ? real - 1 : real, values.data());
         for (int64_t c = 0; c < width; ++c)
           for (int64_t t = 0; t < lanes; ++t)
             phi.data()[t * summary.stride + c] = tile[(size.hidden + h * width + c) * lanes + t];
@@ -79,22 +105,14 @@ class LinearTransformer : public Attention {
                     scratch.data(), out.tile(i) + h * width * lanes);
     });
   }
-  Matrix reference(const Matrix& x) const override {
-    Matrix qkv = qkv_.reference(x), out(x.rows, size.hidden);
-    const auto phi = [](double v) { return v > 0 ? v + 1 : std::exp(v); };
-    for (int64_t h = 0; h < size.heads; ++h)
-      for (int64_t i = 0; i < x.rows; ++i) {
-        double below = 0;
-        for (int64_t j = 0; j < x.rows; ++j) {
-          double p = 0;
-          for (int64_t c = h * size.width(); c < (h + 1) * size.width(); ++c)
-            p += phi(qkv.at(i, c)) * phi(qkv.at(j, size.hidden + c));
-          below += p;
-          for (int64_t c = h * size.width(); c < (h + 1) * size.width(); ++c)
-            out.at(i, c) += p * qkv.at(j, 2 * size.hidden + c);
-        }
-        for (int64_t c = h * size.width(); c < (h + 1) * size.width(); ++c) out.at(i, c) /= below;
-      }
+  Matrix reference(const Matrix& x, int threads, const Choices&) const override {
+    const Matrix qkv = qkv_.reference(x);
+    Matrix out(x.rows, size.hidden);
+    const int64_t width = size.width();
+    parallelFor(size.heads, threads, [&](int64_t h) {
+      referenceKernel(referencePhi(qkv, h * width, width), referencePhi(qkv, size.hidden + h * width, width),
+                      qkv.slice(2 * size.hidden + h * width, width), &out, h * width);
+    });
     return out;
   }
   int64_t parameters() const override { return qkv_.parameters(); }
@@ -137,7 +155,7 @@ class Performer : public Attention {
     }
     packed_ = packRows(omega_.data(), kFeatures, width);
   }
-  void run(const Tiles& x, Tiles& out, int threads) const override {
+  void run(const Tiles& x, Tiles& out, int threads, Choices*) const override {
     const int64_t width = size.width(), lanes = x.lanes;
     Tiles qkv(3 * size.hidden, x.tokens, lanes);
     qkv_.all(x, qkv, threads);
@@ -179,44 +197,32 @@ class Performer : public Attention {
         logFeatures(qkv.tile(i) + h * width * lanes, lanes, phi.data(), half.data());
         columnMax(phi.data(), kFeatures, lanes, top.data());
         expShifted(phi.data(), kFeatures, lanes, top.data());
+        if (broken) std::fill_n(phi.data() + (kFeatures - 1) * lanes, lanes, 0.0f);  // one of the features is missing
         readSummary(summaries[static_cast<std::size_t>(h)], width, kFeatures, phi.data(), lanes, scratch.data(),
                     out.tile(i) + h * width * lanes);
       }
     });
   }
-  Matrix reference(const Matrix& x) const override {
+  Matrix reference(const Matrix& x, int threads, const Choices&) const override {
     const Matrix qkv = qkv_.reference(x);
     Matrix out(x.rows, size.hidden);
     const int64_t width = size.width();
     const double root = 1.0 / std::pow(static_cast<double>(width), 0.25);
-    const auto features = [&](int64_t token, int64_t channel) {
-      std::vector<double> phi(static_cast<std::size_t>(kFeatures));
-      double square = 0;
-      for (int64_t c = 0; c < width; ++c) square += std::pow(qkv.at(token, channel + c) * root, 2);
-      for (int64_t f = 0; f < kFeatures; ++f) {
-        double dot = 0;
-        for (int64_t c = 0; c < width; ++c)
-          dot += omega_[static_cast<std::size_t>(f * width + c)] * qkv.at(token, channel + c) * root;
-        phi[static_cast<std::size_t>(f)] = std::exp(dot - square / 2) / std::sqrt(static_cast<double>(kFeatures));
+    const auto features = [&](int64_t channel) {
+      Matrix phi(qkv.rows, kFeatures);
+      for (int64_t t = 0; t < qkv.rows; ++t) {
+        const double* v = qkv.row(t) + channel;
+        const double square = dot(v, v, width) * root * root;
+        for (int64_t f = 0; f < kFeatures; ++f)
+          phi.at(t, f) = std::exp(dot(omega_.data() + f * width, v, width) * root - square / 2) /
+                         std::sqrt(static_cast<double>(kFeatures));
       }
       return phi;
     };
-    for (int64_t h = 0; h < size.heads; ++h) {
-      std::vector<std::vector<double>> keys;
-      for (int64_t j = 0; j < x.rows; ++j) keys.push_back(features(j, size.hidden + h * width));
-      for (int64_t i = 0; i < x.rows; ++i) {
-        const std::vector<double> q = features(i, h * width);
-        double below = 0;
-        for (int64_t j = 0; j < x.rows; ++j) {
-          double p = 0;
-          for (std::size_t f = 0; f < q.size(); ++f) p += q[f] * keys[static_cast<std::size_t>(j)][f];
-          below += p;
-          for (int64_t c = 0; c < width; ++c)
-            out.at(i, h * width + c) += p * qkv.at(j, 2 * size.hidden + h * width + c);
-        }
-        for (int64_t c = 0; c < width; ++c) out.at(i, h * width + c) /= below;
-      }
-    }
+    parallelFor(size.heads, threads, [&](int64_t h) {
+      referenceKernel(features(h * width), features(size.hidden + h * width),
+                      qkv.slice(2 * size.hidden + h * width, width), &out, h * width);
+    });
     return out;
   }
   int64_t parameters() const override { return qkv_.parameters(); }  // the directions are drawn, not learned
@@ -249,8 +255,9 @@ class Adamra : public Attention {
   static constexpr int64_t kLevels = 4;
   Adamra(const Size& s, std::mt19937& random)
       : Attention(s), qkv_(3 * s.hidden, s.hidden, true, random), router_(kLevels, s.hidden, true, random) {}
-  void run(const Tiles& x, Tiles& out, int threads) const override {
+  void run(const Tiles& x, Tiles& out, int threads, Choices* choices) const override {
     const int64_t width = size.width(), lanes = x.lanes;
+    if (choices) choices->resize(static_cast<std::size_t>(x.count * lanes));
     Tiles qkv(3 * size.hidden, x.tokens, lanes), choice(kLevels, x.tokens, lanes);
     qkv_.all(x, qkv, threads);
     router_.all(x, choice, threads);
@@ -269,7 +276,8 @@ class Adamra : public Attention {
           if (s[r * lanes] > s[best * lanes]) best = r;
         for (int64_t r = 0; r < kLevels; ++r) sum += std::exp(s[r * lanes] - s[best * lanes]);
         level[static_cast<std::size_t>(t)] = best;
-        factor.data()[t] = 1.0f / sum;
+        if (choices) (*choices)[static_cast<std::size_t>(i * lanes + t)] = static_cast<int32_t>(best);
+        factor.data()[t] = broken ? 1.0f : 1.0f / sum;  // broken: the router's probability is left out
       }
       eluPlusOne(qkv.tile(i), size.hidden * lanes);
       for (int64_t r = 0; r < kLevels; ++r) {
@@ -285,10 +293,9 @@ class Adamra : public Attention {
       }
     });
   }
-  Matrix reference(const Matrix& x) const override {
+  Matrix reference(const Matrix& x, int threads, const Choices& choices) const override {
     const Matrix qkv = qkv_.reference(x), scores = router_.reference(x), probability = softmaxRows(scores);
     Matrix out(x.rows, size.hidden);
-    const auto phi = [](double v) { return v > 0 ? v + 1 : std::exp(v); };
     std::vector<Matrix> pooled;
     for (int64_t rate : kRates) {
       Matrix m((x.rows + rate - 1) / rate, 2 * size.hidden);
@@ -300,24 +307,32 @@ class Adamra : public Attention {
       }
       pooled.push_back(m);
     }
+    std::vector<int64_t> levels;
     for (int64_t i = 0; i < x.rows; ++i) {
       int64_t level = 0;
       for (int64_t r = 1; r < kLevels; ++r)
-        if (probability.at(i, r) > probability.at(i, level)) level = r;
-      const Matrix& kv = pooled[static_cast<std::size_t>(level)];
-      for (int64_t h = 0; h < size.heads; ++h) {
-        double below = 0;
-        for (int64_t j = 0; j < kv.rows; ++j) {
-          double p = 0;
-          for (int64_t c = h * size.width(); c < (h + 1) * size.width(); ++c) p += phi(qkv.at(i, c)) * phi(kv.at(j, c));
-          below += p;
-          for (int64_t c = h * size.width(); c < (h + 1) * size.width(); ++c)
-            out.at(i, c) += p * kv.at(j, size.hidden + c);
-        }
-        for (int64_t c = h * size.width(); c < (h + 1) * size.width(); ++c)
-          out.at(i, c) *= probability.at(i, level) / below;
-      }
+        if (scores.at(i, r) > scores.at(i, level)) level = r;
+      const int64_t made = choices[static_cast<std::size_t>(i)];
+      levels.push_back(tied(scores.at(i, made), scores.at(i, level)) ? made : level);
     }
+    const int64_t width = size.width();
+    parallelFor(size.heads, threads, [&](int64_t h) {
+      const Matrix q = referencePhi(qkv, h * width, width);
+      for (int64_t r = 0; r < kLevels; ++r) {
+        const Matrix& kv = pooled[static_cast<std::size_t>(r)];
+        const Matrix k = referencePhi(kv, h * width, width), v = kv.slice(size.hidden + h * width, width);
+        for (int64_t i = 0; i < x.rows; ++i) {
+          if (levels[static_cast<std::size_t>(i)] != r) continue;
+          double below = 0, *to = out.row(i) + h * width;
+          for (int64_t j = 0; j < k.rows; ++j) {
+            const double p = dot(q.row(i), k.row(j), width);
+            below += p;
+            addScaled(to, p, v.row(j), width);
+          }
+          for (int64_t c = 0; c < width; ++c) to[c] *= probability.at(i, r) / below;
+        }
+      }
+    });
     return out;
   }
   int64_t parameters() const override { return qkv_.parameters() + router_.parameters(); }

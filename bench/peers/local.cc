@@ -16,7 +16,7 @@ class Longformer : public Attention {
   static constexpr int64_t kReach = 256;
   Longformer(const Size& s, std::mt19937& random)
       : Attention(s), qkv_(3 * s.hidden, s.hidden, true, random), global_(3 * s.hidden, s.hidden, true, random) {}
-  void run(const Tiles& x, Tiles& out, int threads) const override {
+  void run(const Tiles& x, Tiles& out, int threads, Choices*) const override {
     const int64_t width = size.width(), lanes = x.lanes, panel = kernels().panel;
     Tiles qkv(3 * size.hidden, x.tokens, lanes);
     qkv_.all(x, qkv, threads);
@@ -53,19 +53,20 @@ class Longformer : public Attention {
     });
     globalRow(x, out, threads);
   }
-  Matrix reference(const Matrix& x) const override {
+  Matrix reference(const Matrix& x, int threads, const Choices&) const override {
     const Matrix qkv = qkv_.reference(x), global = global_.reference(x);
-    Matrix out(x.rows, size.hidden), row(x.rows, size.hidden);
+    Matrix out(x.rows, size.hidden), first(1, size.hidden), row(1, size.hidden);  // only the first token's row is global
+    std::copy(global.row(0), global.row(0) + size.hidden, first.row(0));
     const double factor = 1.0 / std::sqrt(static_cast<double>(size.width()));
-    for (int64_t h = 0; h < size.heads; ++h) {
+    parallelFor(size.heads, threads, [&](int64_t h) {
       const int64_t c = h * size.width();
       referenceHead(
           qkv, c, qkv, size.hidden + c, qkv, 2 * size.hidden + c, size.width(), factor,
           [](int64_t i, int64_t j) { return std::abs(i - j) <= kReach || j == 0; }, &out, c);
       referenceHead(
-          global, c, global, size.hidden + c, global, 2 * size.hidden + c, size.width(), factor,
+          first, c, global, size.hidden + c, global, 2 * size.hidden + c, size.width(), factor,
           [](int64_t, int64_t) { return true; }, &row, c);
-    }
+    });
     for (int64_t c = 0; c < size.hidden; ++c) out.at(0, c) = row.at(0, c);
     return out;
   }
@@ -84,7 +85,7 @@ class Longformer : public Attention {
   void globalRow(const Tiles& x, Tiles& out, int threads) const {
     const int64_t width = size.width(), lanes = x.lanes, panel = kernels().panel;
     Tiles qkv(3 * size.hidden, x.tokens, lanes);
-    global_.all(x, qkv, threads);
+    (broken ? qkv_ : global_).all(x, qkv, threads);  // broken: without projections of its own
     parallelFor(size.heads, threads, [&](int64_t h) {
       const PackedHeadKeys head(qkv, size.hidden + h * width, qkv, 2 * size.hidden + h * width, width);
       constexpr int64_t kOne = 16;  // one query in a narrow tile
@@ -111,13 +112,14 @@ class Sparse : public Attention {
       : Attention(s),
         qkv_(3 * s.hidden, s.hidden, true, random),
         stride_(static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(s.steps))))) {}
-  void run(const Tiles& x, Tiles& out, int threads) const override {
+  void run(const Tiles& x, Tiles& out, int threads, Choices*) const override {
     const int64_t width = size.width(), lanes = x.lanes, panel = kernels().panel, half = size.heads / 2;
     Tiles qkv(3 * size.hidden, x.tokens, lanes);
     qkv_.all(x, qkv, threads);
     std::vector<PackedHeadKeys> heads;
     for (int64_t h = 0; h < half; ++h)
       heads.emplace_back(qkv, size.hidden + h * width, qkv, 2 * size.hidden + h * width, width);
+    const int64_t reach = broken ? stride_ - 1 : stride_;  // broken: the local heads see one token less to each side
     parallelFor(x.count, threads, [&](int64_t i) {
       TileAttention attention(width, lanes, kBlock);
       const int64_t first = i * lanes, last = std::min(x.tokens, first + lanes) - 1;
@@ -132,7 +134,7 @@ class Sparse : public Attention {
                           [&](float* s) {
                             for (int64_t k = 0; k < count; ++k)
                               for (int64_t t = 0; t < lanes; ++t)
-                                if (std::abs(j + k - first - t) > stride_) s[k * lanes + t] = TileAttention::kMasked;
+                                if (std::abs(j + k - first - t) > reach) s[k * lanes + t] = TileAttention::kMasked;
                           });
         }
         attention.finish(out.tile(i) + h * width * lanes);
@@ -165,18 +167,18 @@ class Sparse : public Attention {
       }
     });
   }
-  Matrix reference(const Matrix& x) const override {
+  Matrix reference(const Matrix& x, int threads, const Choices&) const override {
     const Matrix qkv = qkv_.reference(x);
     Matrix out(x.rows, size.hidden);
     const int64_t l = stride_;
-    for (int64_t h = 0; h < size.heads; ++h) {
+    parallelFor(size.heads, threads, [&](int64_t h) {
       const int64_t c = h * size.width();
       const bool local = h < size.heads / 2;
       referenceHead(
           qkv, c, qkv, size.hidden + c, qkv, 2 * size.hidden + c, size.width(),
           1.0 / std::sqrt(static_cast<double>(size.width())),
           [&](int64_t i, int64_t j) { return local ? std::abs(i - j) <= l : (i - j) % l == 0; }, &out, c);
-    }
+    });
     return out;
   }
   int64_t parameters() const override { return qkv_.parameters(); }

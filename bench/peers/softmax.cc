@@ -11,23 +11,25 @@ float Attention::scale() const { return 1.0f / std::sqrt(static_cast<float>(size
 void referenceHead(const Matrix& q, int64_t qChannel, const Matrix& k, int64_t kChannel, const Matrix& v,
                    int64_t vChannel, int64_t width, double scale, const std::function<bool(int64_t, int64_t)>& allowed,
                    Matrix* out, int64_t outChannel) {
+  const Matrix keys = k.slice(kChannel, width), values = v.slice(vChannel, width);  // side by side: they stay in cache
+  std::vector<double> score(static_cast<std::size_t>(k.rows));
+  std::vector<int64_t> seen(static_cast<std::size_t>(k.rows));
   for (int64_t i = 0; i < q.rows; ++i) {
-    std::vector<double> score(static_cast<std::size_t>(k.rows), 0.0);
     double top = -1e300, sum = 0;
+    std::size_t count = 0;
     for (int64_t j = 0; j < k.rows; ++j) {
       if (!allowed(i, j)) continue;
-      double s = 0;
-      for (int64_t c = 0; c < width; ++c) s += q.at(i, qChannel + c) * k.at(j, kChannel + c);
-      top = std::max(top, score[static_cast<std::size_t>(j)] = s * scale);
+      top = std::max(top, score[count] = dot(q.row(i) + qChannel, keys.row(j), width) * scale);
+      seen[count++] = j;
     }
-    for (int64_t c = 0; c < width; ++c) out->at(i, outChannel + c) = 0;
-    for (int64_t j = 0; j < k.rows; ++j) {
-      if (!allowed(i, j)) continue;
-      const double p = std::exp(score[static_cast<std::size_t>(j)] - top);
+    double* to = out->row(i) + outChannel;
+    std::fill(to, to + width, 0.0);
+    for (std::size_t n = 0; n < count; ++n) {
+      const double p = std::exp(score[n] - top);
       sum += p;
-      for (int64_t c = 0; c < width; ++c) out->at(i, outChannel + c) += p * v.at(j, vChannel + c);
+      addScaled(to, p, values.row(seen[n]), width);
     }
-    for (int64_t c = 0; c < width; ++c) out->at(i, outChannel + c) /= sum;
+    for (int64_t c = 0; c < width; ++c) to[c] /= sum;
   }
 }
 
@@ -70,19 +72,21 @@ std::vector<PackedHeadKeys> packHeads(const Tiles& k, int64_t keyChannel, const 
 class Transformer : public Attention {
  public:
   Transformer(const Size& s, std::mt19937& random) : Attention(s), qkv_(3 * s.hidden, s.hidden, true, random) {}
-  void run(const Tiles& x, Tiles& out, int threads) const override {
+  void run(const Tiles& x, Tiles& out, int threads, Choices*) const override {
     Tiles qkv(3 * size.hidden, x.tokens, x.lanes);
     qkv_.all(x, qkv, threads);
-    attendAll(qkv, packHeads(qkv, size.hidden, qkv, 2 * size.hidden, size, threads), scale(), threads, out);
+    // Broken: divided by sqrt(hidden), not by the root of a head's width.
+    const float factor = broken ? 1.0f / std::sqrt(static_cast<float>(size.hidden)) : scale();
+    attendAll(qkv, packHeads(qkv, size.hidden, qkv, 2 * size.hidden, size, threads), factor, threads, out);
   }
-  Matrix reference(const Matrix& x) const override {
+  Matrix reference(const Matrix& x, int threads, const Choices&) const override {
     const Matrix qkv = qkv_.reference(x);
     Matrix out(x.rows, size.hidden);
-    for (int64_t h = 0; h < size.heads; ++h) {
+    parallelFor(size.heads, threads, [&](int64_t h) {
       const int64_t c = h * size.width();
       referenceHead(qkv, c, qkv, size.hidden + c, qkv, 2 * size.hidden + c, size.width(),
                     1.0 / std::sqrt(static_cast<double>(size.width())), everything, &out, c);
-    }
+    });
     return out;
   }
   int64_t parameters() const override { return qkv_.parameters(); }
@@ -109,7 +113,7 @@ class Linformer : public Attention {
     for (int64_t r = 0; r < kRows; ++r)
       for (int64_t t = 0; t < s.steps; ++t) project_.at(t, r) = values_[static_cast<std::size_t>(r * s.steps + t)];
   }
-  void run(const Tiles& x, Tiles& out, int threads) const override {
+  void run(const Tiles& x, Tiles& out, int threads, Choices*) const override {
     Tiles qkv(3 * size.hidden, x.tokens, x.lanes);
     qkv_.all(x, qkv, threads);
     // [K; V]^T E^T: rows are channels, the sum runs over tokens.
@@ -125,21 +129,23 @@ class Linformer : public Attention {
       gemm(panels.data() + row * x.tokens, std::min(kRowBlock, channels - row), x.tokens, project_.tile(tile), lanes_,
            small.tile(tile) + row * lanes_, lanes_, lanes_);
     });
+    if (broken)  // the last of the 256 projected rows is missing
+      for (int64_t c = 0; c < channels; ++c) small.at(c, kRows - 1) = 0.0f;
     attendAll(qkv, packHeads(small, 0, small, size.hidden, size, threads), scale(), threads, out);
   }
-  Matrix reference(const Matrix& x) const override {
+  Matrix reference(const Matrix& x, int threads, const Choices&) const override {
     const Matrix qkv = qkv_.reference(x);
     Matrix small(kRows, 2 * size.hidden);
     for (int64_t r = 0; r < kRows; ++r)
       for (int64_t t = 0; t < x.rows; ++t)
-        for (int64_t c = 0; c < 2 * size.hidden; ++c)
-          small.at(r, c) += values_[static_cast<std::size_t>(r * x.rows + t)] * qkv.at(t, size.hidden + c);
+        addScaled(small.row(r), values_[static_cast<std::size_t>(r * x.rows + t)], qkv.row(t) + size.hidden,
+                  2 * size.hidden);
     Matrix out(x.rows, size.hidden);
-    for (int64_t h = 0; h < size.heads; ++h) {
+    parallelFor(size.heads, threads, [&](int64_t h) {
       const int64_t c = h * size.width();
       referenceHead(qkv, c, small, c, small, size.hidden + c, size.width(),
                     1.0 / std::sqrt(static_cast<double>(size.width())), everything, &out, c);
-    }
+    });
     return out;
   }
   int64_t parameters() const override { return qkv_.parameters() + kRows * size.steps; }
@@ -178,7 +184,7 @@ class Synthesizer : public Attention {
       }
     }
   }
-  void run(const Tiles& x, Tiles& out, int threads) const override {
+  void run(const Tiles& x, Tiles& out, int threads, Choices*) const override {
     Tiles v(size.hidden, x.tokens, x.lanes), q(size.hidden, x.tokens, x.lanes);
     value_.all(x, v, threads);
     if (dense_)
@@ -189,6 +195,10 @@ class Synthesizer : public Attention {
           for (int64_t lane = 0; lane < x.lanes && i * x.lanes + lane < x.tokens; ++lane)
             q.tile(i)[c * x.lanes + lane] = queryAt(c, i * x.lanes + lane);
       });
+    if (broken)  // rank d_h - 1: one number of every head's scores is missing
+      for (int64_t i = 0; i < q.count; ++i)
+        for (int64_t h = 0; h < size.heads; ++h)
+          std::fill_n(q.tile(i) + h * size.width() * q.lanes, q.lanes, 0.0f);
     const int64_t width = size.width(), panel = kernels().panel;
     std::vector<Floats> values;
     for (int64_t h = 0; h < size.heads; ++h) {
@@ -208,28 +218,25 @@ class Synthesizer : public Attention {
       }
     });
   }
-  Matrix reference(const Matrix& x) const override {
+  Matrix reference(const Matrix& x, int threads, const Choices&) const override {
     const Matrix v = value_.reference(x);
     Matrix q(x.rows, size.hidden), out(x.rows, size.hidden);
     if (dense_) q = first_.reference(x);
     for (int64_t t = 0; t < x.rows; ++t)
       for (int64_t c = 0; c < size.hidden; ++c) q.at(t, c) = dense_ ? std::max(0.0, q.at(t, c)) : queryAt(c, t);
-    for (int64_t h = 0; h < size.heads; ++h) {
+    parallelFor(size.heads, threads, [&](int64_t h) {
       const auto at = static_cast<std::size_t>(h);
-      Matrix scores(x.rows, x.rows);
-      for (int64_t i = 0; i < x.rows; ++i)
-        for (int64_t j = 0; j < x.rows; ++j) {
-          double s = bias_[at].data()[j];
-          for (int64_t c = 0; c < size.width(); ++c)
-            s += second_[at][static_cast<std::size_t>(j * size.width() + c)] * q.at(i, h * size.width() + c);
-          scores.at(i, j) = s;
-        }
-      const Matrix p = softmaxRows(scores);
-      for (int64_t i = 0; i < x.rows; ++i)
+      const int64_t width = size.width();
+      const Matrix values = v.slice(h * width, width);
+      Matrix scores(1, x.rows);
+      for (int64_t i = 0; i < x.rows; ++i) {
         for (int64_t j = 0; j < x.rows; ++j)
-          for (int64_t c = 0; c < size.width(); ++c)
-            out.at(i, h * size.width() + c) += p.at(i, j) * v.at(j, h * size.width() + c);
-    }
+          scores.at(0, j) =
+              bias_[at].data()[j] + dot(q.row(i) + h * width, second_[at].data() + j * width, width);
+        const Matrix p = softmaxRows(scores);
+        for (int64_t j = 0; j < x.rows; ++j) addScaled(out.row(i) + h * width, p.at(0, j), values.row(j), width);
+      }
+    });
     return out;
   }
   int64_t parameters() const override {

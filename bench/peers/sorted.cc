@@ -27,19 +27,20 @@ class Reformer : public Attention {
       packed_.push_back(packRows(rotation_.back().data(), half_, s.width()));
     }
   }
-  void run(const Tiles& x, Tiles& out, int threads) const override {
+  void run(const Tiles& x, Tiles& out, int threads, Choices* choices) const override {
+    if (choices) choices->resize(static_cast<std::size_t>(size.heads * kRounds * x.tokens));
     Tiles qv(2 * size.hidden, x.tokens, x.lanes);
     qv_.all(x, qv, threads);
     Tiles keys(size.hidden, x.tokens, x.lanes);
     parallelFor(x.count, threads, [&](int64_t i) { normalise(qv.tile(i), keys.tile(i), x.lanes); });
-    parallelFor(size.heads, threads, [&](int64_t h) { runHead(qv, keys, h, out); });
+    parallelFor(size.heads, threads, [&](int64_t h) { runHead(qv, keys, h, out, choices); });
   }
-  Matrix reference(const Matrix& x) const override {
+  Matrix reference(const Matrix& x, int threads, const Choices& choices) const override {
     const Matrix qv = qv_.reference(x);
     Matrix out(x.rows, size.hidden);
     const int64_t width = size.width(), l = x.rows;
     const double factor = 1.0 / std::sqrt(static_cast<double>(width));
-    for (int64_t h = 0; h < size.heads; ++h) {
+    parallelFor(size.heads, threads, [&](int64_t h) {
       std::vector<double> total(static_cast<std::size_t>(l), 0.0);
       Matrix sum(l, width);
       // Two passes: the weights of the rounds need a common maximum.
@@ -47,7 +48,9 @@ class Reformer : public Attention {
       for (const bool first : {true, false})
         for (int64_t round = 0; round < kRounds; ++round) {
           std::vector<int64_t> bucket(static_cast<std::size_t>(l)), order(static_cast<std::size_t>(l));
-          for (int64_t t = 0; t < l; ++t) bucket[static_cast<std::size_t>(t)] = referenceBucket(qv, h, round, t);
+          for (int64_t t = 0; t < l; ++t)
+            bucket[static_cast<std::size_t>(t)] =
+                referenceBucket(qv, h, round, t, choices[static_cast<std::size_t>((h * kRounds + round) * l + t)]);
           std::iota(order.begin(), order.end(), 0);
           std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
             return bucket[static_cast<std::size_t>(a)] < bucket[static_cast<std::size_t>(b)];
@@ -58,18 +61,17 @@ class Reformer : public Attention {
                           before = (own + chunks - 1) % chunks;
             std::vector<std::pair<int64_t, double>> pairs;
             double best = -1e300;
-            for (int64_t b = 0; b < l; ++b) {
-              if (b / kChunk != own && b / kChunk != before) continue;
-              const int64_t j = order[static_cast<std::size_t>(b)];
-              if (bucket[static_cast<std::size_t>(j)] != bucket[static_cast<std::size_t>(i)]) continue;
-              double norm = 0, dot = 0;
-              for (int64_t c = h * width; c < (h + 1) * width; ++c) {
-                norm += qv.at(j, c) * qv.at(j, c);
-                dot += qv.at(i, c) * qv.at(j, c);
+            for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+              if (chunk != own && chunk != before) continue;
+              for (int64_t b = chunk * kChunk; b < std::min(l, (chunk + 1) * kChunk); ++b) {
+                const int64_t j = order[static_cast<std::size_t>(b)];
+                if (bucket[static_cast<std::size_t>(j)] != bucket[static_cast<std::size_t>(i)]) continue;
+                const double *q = qv.row(i) + h * width, *k = qv.row(j) + h * width;
+                const double s =
+                    dot(q, k, width) / std::sqrt(dot(k, k, width)) * factor - (i == j ? kSelf : 0.0);
+                pairs.emplace_back(j, s);
+                best = std::max(best, s);
               }
-              const double s = dot / std::sqrt(norm) * factor - (i == j ? kSelf : 0.0);
-              pairs.emplace_back(j, s);
-              best = std::max(best, s);
             }
             double below = 0;
             for (const auto& p : pairs) below += std::exp(p.second - best);
@@ -88,7 +90,7 @@ class Reformer : public Attention {
       for (int64_t i = 0; i < l; ++i)
         for (int64_t c = 0; c < width; ++c)
           out.at(i, h * width + c) = sum.at(i, c) / total[static_cast<std::size_t>(i)];
-    }
+    });
     return out;
   }
   int64_t parameters() const override { return qv_.parameters(); }  // rotations are drawn, not learned
@@ -113,7 +115,7 @@ class Reformer : public Attention {
         for (int64_t t = 0; t < lanes; ++t) to[c * lanes + t] = from[c * lanes + t] * norm[static_cast<std::size_t>(t)];
     }
   }
-  void runHead(const Tiles& qv, const Tiles& keys, int64_t h, Tiles& out) const {
+  void runHead(const Tiles& qv, const Tiles& keys, int64_t h, Tiles& out, Choices* choices) const {
     const int64_t l = qv.tokens, lanes = qv.lanes, width = size.width(), channel = h * width, panel = kernels().panel;
     const int64_t chunks = (l + kChunk - 1) / kChunk;
     std::vector<int32_t> bucket(static_cast<std::size_t>(l));
@@ -124,7 +126,7 @@ class Reformer : public Attention {
     std::fill(sum.data(), sum.data() + sum.size(), 0.0f);
     std::fill(top.begin(), top.end(), TileAttention::kMasked);
     TileAttention attention(width, kChunk, 2 * kChunk);
-    for (int64_t round = 0; round < kRounds; ++round) {
+    for (int64_t round = 0; round < (broken ? kRounds - 1 : kRounds); ++round) {  // broken: a round of hashing is missing
       const Floats& rotation = packed_[static_cast<std::size_t>(h * kRounds + round)];
       for (int64_t i = 0; i < qv.count; ++i) {
         gemm(rotation.data(), half_, width, qv.tile(i) + channel * lanes, lanes, rotated.data(), lanes, lanes);
@@ -139,6 +141,7 @@ class Reformer : public Attention {
           bucket[static_cast<std::size_t>(i * lanes + t)] = best;
         }
       }
+      if (choices) std::copy(bucket.begin(), bucket.end(), choices->begin() + (h * kRounds + round) * l);
       // Counting sort: stable by position.
       starts.assign(static_cast<std::size_t>(2 * half_ + 1), 0);
       for (int32_t b : bucket) ++starts[static_cast<std::size_t>(b) + 1];
@@ -183,18 +186,17 @@ class Reformer : public Attention {
       for (int64_t c = 0; c < width; ++c)
         out.at(channel + c, t) = sum.data()[t * width + c] / total[static_cast<std::size_t>(t)];
   }
-  int64_t referenceBucket(const Matrix& qv, int64_t h, int64_t round, int64_t t) const {
+  int64_t referenceBucket(const Matrix& qv, int64_t h, int64_t round, int64_t t, int64_t made) const {
     const std::vector<float>& r = rotation_[static_cast<std::size_t>(h * kRounds + round)];
     int64_t best = 0;
-    double most = -1e300;
+    double most = -1e300, chosen = -1e300;
     for (int64_t b = 0; b < half_; ++b) {
-      double v = 0;
-      for (int64_t c = 0; c < size.width(); ++c)
-        v += r[static_cast<std::size_t>(b * size.width() + c)] * qv.at(t, h * size.width() + c);
+      const double v = dot(r.data() + b * size.width(), qv.row(t) + h * size.width(), size.width());
       if (v > most) most = v, best = b;
       if (-v > most) most = -v, best = half_ + b;
+      if (made % half_ == b) chosen = made == b ? v : -v;
     }
-    return best;
+    return tied(chosen, most) ? made : best;
   }
   Linear qv_;
   int64_t half_;
@@ -217,7 +219,7 @@ class Sinkhorn : public Attention {
         qkv_(3 * s.hidden, s.hidden, true, random),
         first_(s.hidden, s.hidden, true, random),
         second_(blocks_, s.hidden, true, random) {}
-  void run(const Tiles& x, Tiles& out, int threads) const override {
+  void run(const Tiles& x, Tiles& out, int threads, Choices*) const override {
     const int64_t width = size.width(), lanes = x.lanes, d = size.hidden;
     // The same rows in tiles of one block each.
     Tiles rows(d, x.tokens, kBlock), qkv(3 * d, x.tokens, kBlock), sorted(2 * d, x.tokens, kBlock);
@@ -257,7 +259,8 @@ class Sinkhorn : public Attention {
         attention.block(keys.data(), values.data(), real, real);
         packKeys(sorted, h * width, width, kBlock, token, keys.data());
         packValues(sorted, d + h * width, width, kBlock, token, values.data());
-        attention.block(keys.data(), values.data(), kBlock, kBlock);
+        // Broken: the permuted block is not attended.
+        if (!broken) attention.block(keys.data(), values.data(), kBlock, kBlock);
         attention.finish(result.data());
         for (int64_t t = 0; t < real; ++t) {
           float* to = out.tile(token(t) / lanes) + h * width * lanes + token(t) % lanes;
@@ -266,7 +269,7 @@ class Sinkhorn : public Attention {
       }
     });
   }
-  Matrix reference(const Matrix& x) const override {
+  Matrix reference(const Matrix& x, int threads, const Choices&) const override {
     const Matrix qkv = qkv_.reference(x);
     const int64_t d = size.hidden;
     Matrix pooled(blocks_, d), out(x.rows, d);
@@ -276,9 +279,8 @@ class Sinkhorn : public Attention {
     Matrix sorted(blocks_ * kBlock, 2 * d);
     for (int64_t i = 0; i < blocks_; ++i)
       for (int64_t t = 0; t < x.rows; ++t)
-        for (int64_t c = 0; c < 2 * d; ++c)
-          sorted.at(i * kBlock + t % kBlock, c) += p.at(i, t / kBlock) * qkv.at(t, d + c);
-    for (int64_t b = 0; b < blocks_; ++b) {
+        addScaled(sorted.row(i * kBlock + t % kBlock), p.at(i, t / kBlock), qkv.row(t) + d, 2 * d);
+    parallelFor(blocks_, threads, [&](int64_t b) {
       const int64_t from = b * kBlock, real = std::min(kBlock, x.rows - from);
       Matrix q(real, d), kv(real + kBlock, 2 * d), one(real, d);
       for (int64_t t = 0; t < real; ++t)
@@ -294,7 +296,7 @@ class Sinkhorn : public Attention {
       }
       for (int64_t t = 0; t < real; ++t)
         for (int64_t c = 0; c < d; ++c) out.at(from + t, c) = one.at(t, c);
-    }
+    });
     return out;
   }
   int64_t parameters() const override { return qkv_.parameters() + first_.parameters() + second_.parameters(); }

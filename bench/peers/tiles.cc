@@ -78,12 +78,16 @@ void Linear::all(const Tiles& x, Tiles& y, int threads, int activation) const {
 Matrix Linear::reference(const Matrix& x) const {
   Matrix y(x.rows, rows);
   for (int64_t t = 0; t < x.rows; ++t)
-    for (int64_t r = 0; r < rows; ++r) {
-      double sum = bias.empty() ? 0.0 : bias[static_cast<std::size_t>(r)];
-      for (int64_t k = 0; k < depth; ++k) sum += x.at(t, k) * weight[static_cast<std::size_t>(r * depth + k)];
-      y.at(t, r) = sum;
-    }
+    for (int64_t r = 0; r < rows; ++r)
+      y.at(t, r) =
+          (bias.empty() ? 0.0 : bias[static_cast<std::size_t>(r)]) + dot(x.row(t), weight.data() + r * depth, depth);
   return y;
+}
+
+Matrix Matrix::slice(int64_t column, int64_t width) const {
+  Matrix part(rows, width);
+  for (int64_t r = 0; r < rows; ++r) std::copy(row(r) + column, row(r) + column + width, part.row(r));
+  return part;
 }
 
 void packKeys(const Tiles& x, int64_t channel, int64_t width, int64_t count,

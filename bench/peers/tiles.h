@@ -30,9 +30,27 @@ struct Matrix {
   Matrix(int64_t r, int64_t c) : rows(r), columns(c), data(static_cast<std::size_t>(r * c)) {}
   double& at(int64_t r, int64_t c) { return data[static_cast<std::size_t>(r * columns + c)]; }
   double at(int64_t r, int64_t c) const { return data[static_cast<std::size_t>(r * columns + c)]; }
+  double* row(int64_t r) { return data.data() + r * columns; }
+  const double* row(int64_t r) const { return data.data() + r * columns; }
+  Matrix slice(int64_t column, int64_t width) const;
   int64_t rows = 0, columns = 0;
   std::vector<double> data;
 };
+
+// Eight sums side by side, so that the compiler may use vectors.
+template <typename A, typename B>
+double dot(const A* a, const B* b, int64_t n) {
+  double part[8] = {}, sum = 0;
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int64_t k = 0; k < 8; ++k) part[k] += static_cast<double>(a[i + k]) * static_cast<double>(b[i + k]);
+  for (; i < n; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  for (const double p : part) sum += p;
+  return sum;
+}
+inline void addScaled(double* y, double factor, const double* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
+}
 
 // y = W x + b, W [rows][depth]. Weights are float32 numbers; the reference reads the same ones in double.
 class Linear {

@@ -5,8 +5,8 @@ import { ceilings, inCheckout, runInCheckout } from './benchCheckout';
 import { compareRuns, readRun } from './benchCompare';
 import { bars, curves, page, roofline, section, table } from './benchHtml';
 import { benchKernels, cudaDevices } from './benchKernels';
-import { benchModel, benchScaling, shortest } from './benchModel';
-import { type BenchRow, type BenchRun, type Ceilings, newRun } from './benchTiming';
+import { benchModel, benchScaling, beyondBound, shortest } from './benchModel';
+import { type BenchRow, type BenchRun, type Ceilings, isWrong, newRun } from './benchTiming';
 import { type Command, type Io, integerOption, textOption, UsageError, type Values, write, writeJson } from './command';
 import { loadOptions, modelOptions } from './model';
 import { formatPairs, formatTable } from './table';
@@ -22,7 +22,6 @@ const sizeText = (bytes: number) => (bytes >= 2 ** 20 ? `${bytes / 2 ** 20} MB` 
 const figureNames: Record<string, string> = {
   loadMs: 'load time, ms',
   loadedBytes: 'memory of the loaded model, MB',
-  peakBytesOverLoaded: 'peak memory over that, MB',
   timeExponentFrom1024: 'exponent of time from L = 1024 on',
   memoryExponentFrom1024: 'exponent of memory from L = 1024 on',
   leastNanosecondsPerToken: 'least time of a token, ns',
@@ -34,7 +33,12 @@ const figureNames: Record<string, string> = {
 function figureLines(figures: BenchRun['figures']): [name: string, value: string][] {
   return Object.entries(figures ?? {}).map(([key, value]) => {
     const growth = /^peakGrowthBytesAt(\d+)$/.exec(key);
-    const name = growth ? `peak memory that a run of L = ${growth[1]} adds, MB` : (figureNames[key] ?? key);
+    const run = /^peakBytesOfARunOf(\d+)$/.exec(key);
+    const name = run
+      ? `peak memory that the first run of ${run[1]} adds, MB`
+      : growth
+        ? `peak memory that a run of L = ${growth[1]} adds, MB`
+        : (figureNames[key] ?? key);
     if (typeof value !== 'number') return [name, value];
     return [name, figure(/Bytes/.test(key) ? value / 2 ** 20 : value)];
   });
@@ -57,6 +61,9 @@ const header = [
   'checked',
 ] as const;
 
+const checkedText = (row: Pick<BenchRow, 'checked' | 'checkedSteps'>) =>
+  row.checked ? 'yes' : isWrong(row) ? 'NO' : `at ${row.checkedSteps}`;
+
 const cellsOf = (row: BenchRow) => [
   row.name,
   row.device ?? '',
@@ -72,7 +79,7 @@ const cellsOf = (row: BenchRow) => [
   figure(row.gbs),
   figure(row.percent, 3),
   figure(row.percentCopy, 3),
-  row.checked ? 'yes' : 'NO',
+  checkedText(row),
 ];
 
 /** Columns that no row fills are left out. */
@@ -88,7 +95,7 @@ const machineText = ({ machine, hpformer }: BenchRun) =>
 /** The run as a page. */
 export function benchPage(run: BenchRun): string {
   const { rows } = run;
-  const note = `${machineText(run)} Medians of interleaved repetitions; every row was checked before it was timed.`;
+  const note = `${machineText(run)} Medians of interleaved repetitions. "checked" says whether all outputs of that very call agreed with the double-precision reference before it was timed, or those of a shorter sequence, of so many steps.`;
   const long = rows.filter(({ steps }) => steps !== undefined);
   const sections: string[] = [];
   if (run.bench === 'scaling') {
@@ -183,24 +190,33 @@ function ceilingFigures({ levels, copy, amx }: Ceilings): Record<string, string>
   };
 }
 
-/** A kernel of `kernels.*`, which runs on one core, with its parts of that core's ceilings. */
+/**
+ * A row with its parts of the ceilings: kernels of `kernels.*` run on one core, whole models on their threads (as many times the rate of
+ * two threads as there are pairs). Products in bfloat16 or fixed point have no such peak.
+ */
 export function ofCeilings(row: BenchRow, { levels, copy }: Ceilings): BenchRow {
   const level = levels.find(({ isa }) => isa === row.isa);
   // The copy whose two buffers hold about what the kernel touches.
   const size = copy.find(({ bytes }) => 2 * bytes >= (row.bytes ?? 0)) ?? copy.at(-1);
-  if (
-    row.name.startsWith('native') ||
-    row.percent !== undefined ||
-    !level ||
-    !size ||
-    row.gflops === undefined ||
-    row.gbs === undefined
-  )
-    return row;
-  return { ...row, percent: (100 * row.gflops) / level.fma1, percentCopy: (100 * row.gbs) / size.gbs1 };
+  if (row.name.startsWith('native') || row.percent !== undefined || !level || !size) return row;
+  const { threads = 1, precision = 'float32', gflops, gbs } = row;
+  const all = (one: number, two: number) => (threads < 2 ? one : (two * threads) / 2);
+  const parts: Partial<BenchRow> = {};
+  if (gflops !== undefined && precision === 'float32') parts.percent = (100 * gflops) / all(level.fma1, level.fma2);
+  if (gbs !== undefined) parts.percentCopy = (100 * gbs) / all(size.gbs1, size.gbs2);
+  return { ...row, ...parts };
 }
 
-async function report(run: BenchRun, values: Values, io: Io): Promise<number> {
+/** A run with its parts of this machine's ceilings, where the probe is at hand; a quick one of whole models does without. */
+async function measured(bench: string, rows: BenchRow[], quick: boolean): Promise<BenchRun> {
+  const limits = quick ? undefined : await ceilings();
+  const run = newRun(bench, limits ? rows.map((row) => ofCeilings(row, limits)) : rows);
+  if (limits) run.ceilings = limits;
+  return run;
+}
+
+/** Prints a run. `problems` beside wrong results fail it too. */
+async function report(run: BenchRun, values: Values, io: Io, problems: string[] = []): Promise<number> {
   const file = textOption(values, 'html');
   if (file !== undefined) await writeAtomically(file, benchPage(run));
   if (values.json) await writeJson(io.stdout, run);
@@ -210,10 +226,10 @@ async function report(run: BenchRun, values: Values, io: Io): Promise<number> {
     const figures = figureLines(run.figures);
     if (figures.length > 0) await write(io.stdout, `\n${formatPairs(figures)}`);
   }
-  const failed = run.rows.filter((row) => !row.checked);
-  if (failed.length === 0) return 0;
-  await write(io.stderr, `hpformer bench: wrong results: ${failed.map(({ name }) => name).join(', ')}\n`);
-  return 1;
+  const failed = run.rows.filter(isWrong);
+  if (failed.length > 0) problems.unshift(`wrong results: ${failed.map(({ name }) => name).join(', ')}`);
+  for (const problem of problems) await write(io.stderr, `hpformer bench: ${problem}\n`);
+  return problems.length > 0 ? 1 : 0;
 }
 
 /** A row of `bench attention`. */
@@ -225,6 +241,8 @@ interface AttentionRow {
   flops: number;
   parametersPerLayer: number;
   checked: boolean;
+  /** The steps at which it agreed with its formula: at most 4,096; 0 where it did not. */
+  checkedSteps?: number;
 }
 
 async function attention(values: Values, io: Io): Promise<number> {
@@ -238,24 +256,20 @@ async function attention(values: Values, io: Io): Promise<number> {
   const steps = integerOption(values, 'steps', 1, 1 << 20) ?? 1024;
   const rounds = values.quick ? '2' : '5';
   const threads = integerOption(values, 'threads', 1, 1024);
-  const text = await runInCheckout([
-    'attention',
-    '--steps',
-    String(steps),
-    '--rounds',
-    rounds,
-    ...(threads ? ['--threads', String(threads)] : []),
-  ]);
+  const text = await runInCheckout(
+    ['attention', '--steps', String(steps), '--rounds', rounds, ...(threads ? ['--threads', String(threads)] : [])],
+    [0, 1],
+  );
   const result = JSON.parse(text) as { rows: AttentionRow[] };
   const columns = ['system', 'steps', 'ms', 'MB', 'MFLOP', 'parameters per layer', 'checked'];
-  const cells = result.rows.map(({ system, steps: long, ms, bytes, flops, parametersPerLayer, checked }) => [
+  const cells = result.rows.map(({ system, steps: long, ms, bytes, flops, parametersPerLayer, ...row }) => [
     system,
     String(long),
     figure(ms),
     figure(bytes / 2 ** 20, 3),
     figure(flops / 1e6),
     String(parametersPerLayer),
-    checked ? 'yes' : 'NO',
+    checkedText(row),
   ]);
   const file = textOption(values, 'html');
   if (file !== undefined) {
@@ -269,7 +283,7 @@ async function attention(values: Values, io: Io): Promise<number> {
         ),
       );
     };
-    const note = `${machineText(newRun('attention', []))} One sequence through a whole encoder, the same sizes and primitives for all; every system was checked against its formula. Memory is what the first run adds to the loaded encoder.`;
+    const note = `${machineText(newRun('attention', []))} One sequence through a whole encoder, the same sizes and primitives for all; "checked" says whether every layer and the call itself agreed with the formula in double precision, or those of a shorter sequence, of so many steps. Memory is what the first run adds to the loaded encoder.`;
     const parts = [drawn('Time', 'ms', ({ ms }) => ms), drawn('Peak memory', 'MB', ({ bytes }) => bytes / 2 ** 20)];
     await writeAtomically(
       file,
@@ -279,7 +293,7 @@ async function attention(values: Values, io: Io): Promise<number> {
   // Saved with the machine, so that `bench compare` can read it.
   if (values.json) await writeJson(io.stdout, { ...newRun('attention', []), ...result });
   else await write(io.stdout, formatTable(columns, cells));
-  return result.rows.every(({ checked }) => checked) ? 0 : 1;
+  return result.rows.some(isWrong) ? 1 : 0;
 }
 
 async function compare(files: readonly string[], values: Values, io: Io): Promise<number> {
@@ -320,14 +334,17 @@ export const bench: Command = {
       help: 'kernels, model: steps L; scaling: the largest; attention: L (default 1024)',
     },
     batch: { type: 'string', value: 'n', help: 'kernels: sequences (default 4)' },
-    quick: { type: 'boolean', help: 'fewer and shorter repetitions' },
+    quick: {
+      type: 'boolean',
+      help: 'fewer and shorter repetitions; scaling is not judged, whole models have no per cent',
+    },
     json: { type: 'boolean', help: 'the run as JSON; save it to compare' },
     html: { type: 'string', value: 'file', help: 'also writes one self-contained page with charts' },
   },
   notes: [
     '  hpformer bench kernels [name...]      unfused and fused kernels per ISA level and device; in a checkout C++ ones too',
     '  hpformer bench model <preset|file>    latency, throughput by batch, load time, memory',
-    '  hpformer bench scaling                time and memory from L = 64 to 65,536',
+    '  hpformer bench scaling                time and memory from L = 64 to 65,536; fails beyond an exponent of 1.1',
     '  hpformer bench attention              HPformer beside eleven attentions (in a checkout only)',
     '  hpformer bench compare a.json b.json  what changed beyond noise',
   ],
@@ -348,18 +365,17 @@ export const bench: Command = {
       const asked = { ...options, names: rest, quick, shape };
       const rows = await benchKernels(asked);
       if (rows.length === 0) throw new UsageError(`kernels: no kernel's name contains ${rest.join(' or ')}`);
-      const measured = await ceilings();
-      const run = newRun('kernels', measured ? rows.map((row) => ofCeilings(row, measured)) : rows);
-      if (measured) run.ceilings = measured;
-      run.figures = { ...(measured && ceilingFigures(measured)), ...cudaFigures(asked) };
+      const run = await measured('kernels', rows, false);
+      run.figures = { ...(run.ceilings && ceilingFigures(run.ceilings)), ...cudaFigures(asked) };
       return report(run, values, io);
     }
     if (task === 'scaling') {
       const { rows, figures } = await benchScaling(steps ?? 65536, quick, options);
-      return report({ ...newRun('scaling', rows), figures }, values, io);
+      const run = { ...(await measured('scaling', rows, quick)), figures };
+      return report(run, values, io, quick ? [] : beyondBound(figures));
     }
     if (rest.length !== 1) throw new UsageError('model: expected one preset or model file');
     const { rows, figures } = await benchModel(rest[0]!, steps, quick, options);
-    return report({ ...newRun('model', rows), figures }, values, io);
+    return report({ ...(await measured('model', rows, quick)), figures }, values, io);
   },
 };

@@ -12,7 +12,7 @@ import { rewriteNames } from '../model/types';
 import { loadAddon } from '../native/load';
 import { inCheckout, runInCheckout } from './benchCheckout';
 import { benchedConfig, benchedFeatures, type Shape, stageCalls, stageContestants, stageRows } from './benchStages';
-import { type BenchRow, bounds, type Contestant, errorOf, interleaved } from './benchTiming';
+import { type BenchRow, bounds, type Contestant, fresh, interleaved, outputsError } from './benchTiming';
 import { UsageError } from './command';
 
 /** What `bench kernels` was asked for. */
@@ -49,31 +49,35 @@ async function fused(
   const variants = [undefined, ...rewriteNames].filter((off) => wanted(names, modelName(off)));
   if (variants.length === 0) return { contestants, dispose };
   const config = benchedConfig(shape);
-  const bytes = serializeCheckpoint(config, initialWeights(config, 2023));
+  const checkpoint = serializeCheckpoint(config, initialWeights(config, 2023));
   const feeds = { features: benchedFeatures(shape) };
-  const reference = await HPformer.load(bytes, { device: 'reference' });
-  const expected = (await reference.run(feeds)).logits.data as Float64Array;
+  const reference = await HPformer.load(checkpoint, { device: 'reference' });
+  const { logits, probabilities } = await reference.run(feeds);
+  const expected = { logits: logits.data as Float64Array, probabilities: probabilities!.data as Float64Array };
   reference.dispose();
   for (const off of variants) {
-    const model = await HPformer.load(bytes, {
+    const model = await HPformer.load(checkpoint, {
       device,
       ...(threads && { threads }),
       ...(precision && { precision }),
       ...(off && { rewrites: { [off]: false } }),
     });
     models.push(model);
-    const error = errorOf((await model.run(feeds)).logits.data as Float32Array, expected);
-    const place = device === 'cpu' ? { device, isa: cpuLevel() } : { device };
-    const { flops } = model.plan(shape).toJSON();
+    const error = outputsError(await model.run(feeds), expected);
+    const place =
+      device === 'cpu' ? { device, isa: cpuLevel(), threads: threads ?? loadAddon().info().threads } : { device };
+    const { flops, bytes } = model.plan(shape).toJSON();
     const row = {
       name: modelName(off),
       ...place,
       flops,
+      bytes,
+      precision: precision ?? 'float32',
       checked: error <= bounds[precision ?? 'float32'],
       error,
       ...shape,
     };
-    contestants.push({ row, call: () => model.run(feeds) });
+    contestants.push({ row, call: fresh((input) => model.run(input), feeds) });
   }
   return { contestants, dispose };
 }

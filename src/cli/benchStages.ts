@@ -7,7 +7,7 @@ import type { HPformerConfig } from '../config/types';
 import { HPformer } from '../model/hpformer';
 import { type KernelName, kernels, timeOnDevice } from '../model/kernels';
 import { Tensor } from '../tensor/tensor';
-import { bounds, type Contestant, copyOf, errorOf, rotating, uniform } from './benchTiming';
+import { bounds, type Contestant, copyOf, outputsError, rotating, uniform } from './benchTiming';
 
 /** Sequences and steps of the problem. */
 export interface Shape {
@@ -26,8 +26,8 @@ interface Call {
   inputs: Record<string, Tensor>;
   options: Record<string, number | string | boolean>;
   flops: number;
-  /** What the first output must be. */
-  expected: Float64Array;
+  /** What the outputs must be, by name: all of them. */
+  expected: Record<string, Float64Array>;
 }
 
 /** Whole stages of the model; all other kernels are its single steps. */
@@ -48,6 +48,10 @@ export async function stageCalls(shape: Shape): Promise<Record<KernelName, Call>
   const features = benchedFeatures(shape);
   const reference = await HPformer.load(serializeCheckpoint(config, weights), { device: 'reference' });
   const trace: Record<string, Tensor> = await reference.trace({ features });
+  const weighed: Record<string, Tensor> = await reference.run(
+    { features },
+    { outputs: ['segmentAttention', 'intraAttention'] },
+  );
   reference.dispose();
   const single = (tensor: Tensor, dims: readonly number[] = tensor.dims) =>
     new Tensor('float32', Float32Array.from(tensor.data as Float64Array), [...dims]);
@@ -55,7 +59,8 @@ export async function stageCalls(shape: Shape): Promise<Record<KernelName, Call>
     const { data, dims } = weights.get(name)!;
     return new Tensor('float32', Float32Array.from(data), [...dims]);
   };
-  const stage = (name: string) => trace[name]!.data as Float64Array;
+  const stage = (name: string, output = 'out') => ({ [output]: trace[name]!.data as Float64Array });
+  const attention = (name: string) => ({ weights: weighed[name]!.data as Float64Array });
   const { count, length } = segmentsOf(config, steps);
   const cells = batch * steps;
   const rows = [cells, hidden] as const;
@@ -75,7 +80,7 @@ export async function stageCalls(shape: Shape): Promise<Record<KernelName, Call>
     inputs: Record<string, Tensor>,
     options: Call['options'],
     flops: number,
-    expected: Float64Array,
+    expected: Call['expected'],
   ): Call => ({ inputs, options, flops, expected });
   return {
     embed: call(
@@ -90,8 +95,14 @@ export async function stageCalls(shape: Shape): Promise<Record<KernelName, Call>
       cells * hidden,
       stage('segmentPool'),
     ),
-    extraSegmentAttention: call({ x: means! }, {}, 4 * batch * count * count * hidden, stage('extraSegment')),
-    intraSegmentAttention: call({ extra: extra!, x: embedded }, { length }, 4 * cells * hidden, stage('intraSegment')),
+    extraSegmentAttention: call({ x: means! }, {}, 4 * batch * count * count * hidden, {
+      ...stage('extraSegment'),
+      ...attention('segmentAttention'),
+    }),
+    intraSegmentAttention: call({ extra: extra!, x: embedded }, { length }, 4 * cells * hidden, {
+      ...stage('intraSegment'),
+      ...attention('intraAttention'),
+    }),
     fusion: call({ extra: extra!, intra: intra!, ...fusion }, {}, 4 * batch * count * hidden * hidden, stage('keys')),
     tdhp: call(
       { x: embedded, ...fusion },
@@ -101,8 +112,8 @@ export async function stageCalls(shape: Shape): Promise<Record<KernelName, Call>
     ),
     // These three have no traced stage of their own: their formulas on their float32 inputs give the expectation.
     keyAttention: call({ x: embedded, keys }, { heads }, 4 * spread, plainAttention({ x: embedded, keys }, heads)),
-    norm: call(normed, { norm: 'layernorm' }, 7 * cells * hidden, plainNorm(normed)),
-    dense: call(fed, { activation: 'relu' }, 2 * cells * hidden * hidden, plainDense(fed)),
+    norm: call(normed, { norm: 'layernorm' }, 7 * cells * hidden, { out: plainNorm(normed) }),
+    dense: call(fed, { activation: 'relu' }, 2 * cells * hidden * hidden, { out: plainDense(fed) }),
     layer: call(
       {
         x: embedded,
@@ -121,7 +132,7 @@ export async function stageCalls(shape: Shape): Promise<Record<KernelName, Call>
       { x: single(trace.encoded!, rows), weight: w('head.output.weight'), bias: w('head.output.bias') },
       { link: 'sigmoid' },
       2 * cells * hidden,
-      stage('logits'),
+      { ...stage('logits', 'logits'), ...stage('probabilities', 'probabilities') },
     ),
   };
 }
@@ -157,11 +168,12 @@ function plainDense({ x, weight, bias }: Inputs): Float64Array {
   return out;
 }
 
-function plainAttention({ x, keys }: Inputs, heads: number): Float64Array {
+function plainAttention({ x, keys }: Inputs, heads: number): Call['expected'] {
   const [batch, steps, hidden] = x!.dims as [number, number, number];
   const segments = keys!.dims[1]!;
   const width = hidden / heads;
   const out = new Float64Array(batch * steps * hidden);
+  const weights = new Float64Array(batch * steps * heads * segments);
   for (let r = 0; r < batch * steps; r++) {
     const row = floats(x).subarray(r * hidden, (r + 1) * hidden);
     const base = Math.floor(r / steps) * segments * hidden;
@@ -172,12 +184,16 @@ function plainAttention({ x, keys }: Inputs, heads: number): Float64Array {
         return Math.exp(dot / Math.sqrt(width));
       });
       const total = scores.reduce((a, b) => a + b, 0);
+      weights.set(
+        scores.map((score) => score / total),
+        (r * heads + g / width) * segments,
+      );
       for (let c = g; c < g + width; c++)
         for (let s = 0; s < segments; s++)
           out[r * hidden + c]! += (scores[s]! / total) * floats(keys)[base + s * hidden + c]!;
     }
   }
-  return out;
+  return { out, weights };
 }
 
 /** Bytes that a kernel touches once: inputs and outputs. */
@@ -199,7 +215,7 @@ export function stageContestants(
     const kernel = name as KernelName;
     const there = cuda === undefined ? options : { ...options, device: cuda };
     const first = kernels[kernel](inputs, there);
-    const error = errorOf(Object.values(first)[0]!.data as Float32Array, expected);
+    const error = Object.keys(first).every((output) => output in expected) ? outputsError(first, expected) : Number.NaN;
     const row: Contestant['row'] = {
       name: rowName(name),
       ...(cuda === undefined ? { device: 'cpu', ...place } : { device: cuda }),

@@ -1,5 +1,6 @@
 /** Timing and the saved form of `hpformer bench`. */
 import os from 'node:os';
+import type { Feeds } from '../model/types';
 import { Tensor } from '../tensor/tensor';
 import { packageVersion } from './doctor';
 
@@ -15,8 +16,10 @@ export interface BenchRow {
   low: number;
   high: number;
   repetitions: number;
-  /** The same call was compared with the reference before it was timed, and agreed. */
+  /** All outputs of the very call that is timed were compared with the reference before, and agreed. */
   checked: boolean;
+  /** Where a shorter sequence was compared instead, and agreed: its steps. `checked` is false then; both are where nothing agreed. */
+  checkedSteps?: number;
   /** Largest error of that comparison. */
   error?: number;
   /** 99th percentile, where single calls were timed. */
@@ -35,7 +38,14 @@ export interface BenchRow {
   perSecond?: number;
   isa?: string;
   device?: string;
+  /** Of whole models: threads, and what their products are made of. */
+  threads?: number;
+  precision?: string;
 }
+
+/** True where a comparison with the reference failed. */
+export const isWrong = ({ checked, checkedSteps }: Pick<BenchRow, 'checked' | 'checkedSteps'>): boolean =>
+  !checked && !checkedSteps;
 
 /** A run as `--json` prints it and `bench compare` reads it. */
 export interface BenchRun {
@@ -152,6 +162,14 @@ export function rotating<T>(
 export const copyOf = (tensor: Tensor): Tensor =>
   new Tensor(tensor.type, tensor.data.slice() as never, [...tensor.dims]);
 
+/** `call` on one of several copies of the feeds in turn. */
+export function fresh<F extends Feeds>(call: (feeds: F) => unknown, feeds: F): () => unknown {
+  const tensors = Object.entries(feeds) as [string, Tensor][];
+  const bytes = tensors.reduce((sum, [, { data }]) => sum + data.byteLength, 0);
+  const copy = () => Object.fromEntries(tensors.map(([name, tensor]) => [name, copyOf(tensor)])) as unknown as F;
+  return rotating(call, feeds, copy, bytes);
+}
+
 /** Slope of the least-squares line through (ln x, ln y): the exponent of a power law. */
 export function fittedExponent(points: readonly (readonly [x: number, y: number])[]): number {
   const logs = points.map(([x, y]) => [Math.log(x), Math.log(y)] as const);
@@ -172,6 +190,17 @@ export function errorOf(got: ArrayLike<number>, expected: ArrayLike<number>): nu
     square += expected[i]! ** 2;
   }
   return worst / Math.max(1, Math.sqrt(square / Math.max(1, expected.length)));
+}
+
+/** The worst `errorOf` over all outputs that are expected; NaN where one is missing. */
+export function outputsError(
+  got: Readonly<Record<string, { data: ArrayLike<unknown> }>>,
+  expected: Readonly<Record<string, ArrayLike<number>>>,
+): number {
+  const errors = Object.entries(expected).map(([name, values]) =>
+    errorOf((got[name]?.data ?? []) as ArrayLike<number>, values),
+  );
+  return Math.max(...errors); // keeps a NaN
 }
 
 /** Numbers in [-1, 1) from a linear congruential generator: the same input everywhere. */

@@ -5,17 +5,19 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import fc from 'fast-check';
 import { presets } from '../../src';
-import { benchPage } from '../../src/cli/bench';
+import { benchPage, ofCeilings } from '../../src/cli/bench';
 import { compareRuns } from '../../src/cli/benchCompare';
 import { bars, curves, roofline } from '../../src/cli/benchHtml';
-import { feedsOf } from '../../src/cli/benchModel';
+import { beyondBound, feedsOf, growth, measureMemory } from '../../src/cli/benchModel';
 import {
   type BenchRow,
   type BenchRun,
   errorOf,
   fittedExponent,
   interleaved,
+  isWrong,
   newRun,
+  outputsError,
   rotating,
 } from '../../src/cli/benchTiming';
 import { main } from '../../src/cli/main';
@@ -176,6 +178,48 @@ describe('statistics', () => {
     for (const got of [[Number.NaN, 2], [1], [1, Number.NaN], []]) expect(errorOf(got, [1, 2]) <= 1e9).toBe(false);
   });
 
+  test('of several outputs the worst counts, and a missing one is NaN', () => {
+    const of = (...data: number[]) => ({ data });
+    expect(outputsError({ a: of(1), b: of(2.5) }, { a: [1], b: [2] })).toBe(0.25);
+    expect(outputsError({ a: of(1) }, { a: [1], b: [2] })).toBeNaN();
+    expect(outputsError({ a: of(1), b: of(Number.NaN) }, { a: [1], b: [2] })).toBeNaN();
+  });
+
+  test('growth: linear passes, L to the power 1.2 does not, in time and in memory', () => {
+    const lengths = [64, 1024, 2048, 4096, 65536];
+    const rows = (time: number, memory: number) =>
+      lengths.map((steps) => ({ steps, ms: 0.01 * steps ** time, bytes: 100 * steps ** memory }));
+    expect(beyondBound(growth(rows(1, 1)))).toEqual([]);
+    expect(beyondBound(growth(rows(1.09, 0)))).toEqual([]);
+    expect(beyondBound(growth(rows(1.2, 1)))).toEqual(['time grows with L to the power 1.200, expected at most 1.1']);
+    expect(beyondBound(growth(rows(1, 2)))).toEqual(['memory grows with L to the power 2.000, expected at most 1.1']);
+    expect(growth(rows(1, 1)).peakGrowthBytesAt65536).toBe(6553600);
+    expect(beyondBound(growth(rows(3, 3).slice(0, 2)))).toEqual([]); // one length from 1024 on has no slope
+  });
+
+  test('a row that agreed at a shorter length only is neither checked nor wrong', () => {
+    expect(isWrong({ checked: true })).toBe(false);
+    expect(isWrong({ checked: false, checkedSteps: 4096 })).toBe(false);
+    expect(isWrong({ checked: false, checkedSteps: 0 })).toBe(true);
+    expect(isWrong({ checked: false })).toBe(true);
+  });
+
+  test('whole models stand against all their threads, kernels against one', () => {
+    const limits = {
+      levels: [{ isa: 'avx2', fma1: 100, fma2: 180 }],
+      copy: [{ bytes: 1e6, gbs1: 10, gbs2: 16 }],
+      amx: 0,
+    };
+    const of = (more: Partial<BenchRow>) =>
+      ofCeilings({ ...row('x', 1), isa: 'avx2', gflops: 90, gbs: 8, ...more }, limits);
+    expect(of({})).toMatchObject({ percent: 90, percentCopy: 80 });
+    expect(of({ threads: 1 })).toMatchObject({ percent: 90, percentCopy: 80 });
+    expect(of({ threads: 2 })).toMatchObject({ percent: 50, percentCopy: 50 });
+    expect(of({ threads: 4 })).toMatchObject({ percent: 25, percentCopy: 25 });
+    expect(of({ threads: 2, precision: 'bfloat16' })).not.toHaveProperty('percent');
+    expect(of({ isa: 'amx' })).not.toHaveProperty('percent');
+  });
+
   test('contestants take turns, and rates follow from the median', async () => {
     const order: string[] = [];
     const contestant = (name: string) => ({
@@ -304,7 +348,19 @@ describe('command line', () => {
       expect(r.p99!).toBeGreaterThanOrEqual(r.ms);
     }
     expect(run.figures!.parameters).toBeGreaterThan(3e5);
+    const peak = Object.entries(run.figures!).filter(([name]) => /^peakBytesOfARunOf\d+$/.test(name));
+    expect(peak).toHaveLength(1);
+    expect(peak[0]![1]).toBeGreaterThanOrEqual(0);
+    expect(run.figures!.loadedBytes).toBeGreaterThan(0);
   }, 120000);
+
+  test('memory of one run: what it adds, not what ran before', async () => {
+    const asked = { source: 'mortality', batch: 8, steps: 48, options: { device: 'cpu' as const } };
+    const { loaded, grown } = await measureMemory(asked);
+    expect(loaded).toBeGreaterThanOrEqual(0);
+    expect(grown).toBeGreaterThanOrEqual(0);
+    expect(grown).toBeLessThan(2 ** 26);
+  });
 
   test('inputs: no padding token, both sequences of a pair', () => {
     const pair = feedsOf(presets.retrieval(), 2, 50) as Record<string, { data: Int32Array; dims: number[] }>;

@@ -57,11 +57,29 @@ test('lower levels run in processes of their own', () => {
   );
 }, 60000);
 
-test('a kernel that computes something else is unchecked', async () => {
+test('a kernel that computes something else is unchecked, in any of its outputs', async () => {
   const calls = await stageCalls(shape);
-  for (const call of Object.values(calls)) call.expected[call.expected.length - 1]! += 1e-3;
-  const broken = stageContestants(calls, shape, { isa }, () => true);
-  expect(broken.map(({ row }) => [row.name, row.checked])).toEqual(stageRows.map((name) => [name, false]));
+  const outputs = Object.values(calls).flatMap(({ expected }) => Object.values(expected));
+  expect(outputs.length).toBeGreaterThan(stageRows.length);
+  for (const last of [false, true]) {
+    for (const { expected } of Object.values(calls)) {
+      const values = Object.values(expected).at(last ? -1 : 0)!;
+      values[values.length - 1]! += 1e-3;
+    }
+    const broken = stageContestants(calls, shape, { isa }, () => true);
+    expect(broken.map(({ row }) => [row.name, row.checked])).toEqual(stageRows.map((name) => [name, false]));
+    for (const { expected } of Object.values(calls)) {
+      const values = Object.values(expected).at(last ? -1 : 0)!;
+      values[values.length - 1]! -= 1e-3;
+    }
+  }
+});
+
+test('an output that nothing is expected of is no agreement', async () => {
+  const calls = await stageCalls(shape);
+  delete calls.head.expected.probabilities;
+  const [head] = stageContestants(calls, shape, { isa }, (name) => name === 'fused head');
+  expect(head!.row.checked).toBe(false);
 });
 
 test('names: any part, but fused is not unfused', () => {
@@ -261,7 +279,7 @@ describeUnless(withoutCudaLibrary(), 'on a CUDA device', () => {
 
   test('a broken kernel is unchecked there too, and its times are those that the device gave', async () => {
     const calls = await stageCalls({ batch: 1, steps: 24 });
-    calls.norm.expected[0]! += 1e-3;
+    calls.norm.expected.out![0]! += 1e-3;
     const [norm] = stageContestants(calls, shape, { device: 'cuda:0' }, (name) => name === 'unfused norm');
     expect(norm!.row).toMatchObject({ device: 'cuda:0', checked: false });
     const times = jest.fn((count: number) => Array.from({ length: count }, (_, i) => i + 1));

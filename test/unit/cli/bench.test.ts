@@ -29,10 +29,10 @@ test('model: a table, the figures of the run, and a page that stands alone', asy
     html,
   );
   expect([code, err]).toEqual([0, '']);
-  expect(out).toMatch(/^name +ms +low +high +p99 +per s +checked$/m);
+  expect(out).toMatch(/^name +isa +ms +low +high +p99 +per s +GFLOP\/s +checked$/m);
   expect(out).toMatch(/^run batch 8 .* yes$/m);
   expect(out).toMatch(/^parameters +\d+$/m);
-  expect(out).not.toContain('GFLOP/s');
+  expect(out).toMatch(/^peak memory that the first run of \d+ adds, MB +[\d.]+$/m);
   const page = readFileSync(html, 'utf8');
   expect(page).toContain('<title>hpformer bench model</title>');
   expect(page).toContain('Sequences per second');
@@ -72,8 +72,12 @@ test('attention in a checkout: the rows as they came, and failure where one was 
     ['attention', '--steps', '64', '--rounds', '5', '--threads', '2'],
     ['attention', '--steps', '1024', '--rounds', '2'],
   ]);
-  rows[1]!.checked = false;
-  expect((await bench('attention')).code).toBe(1);
+  Object.assign(rows[1]!, { checked: false, checkedSteps: 32 });
+  const shorter = await bench('attention');
+  expect(shorter.code).toBe(0);
+  expect(shorter.out).toMatch(/^other .* at 32$/m);
+  Object.assign(rows[1]!, { checkedSteps: 0 });
+  expect(await bench('attention')).toMatchObject({ code: 1, out: expect.stringMatching(/^other .* NO$/m) });
 });
 
 test('attention without a checkout says that it needs one', async () => {
