@@ -2,6 +2,8 @@
 // in fixed point take some 100 KB, about all that musl gives a thread by itself.
 #pragma once
 #include <cstddef>
+
+#include "float_mode.h"
 #if defined(_WIN32)
 #include <thread>
 #else
@@ -40,8 +42,9 @@ inline bool startThread(void* (*run)(void*), void* with) {
 
 // For the calling thread, one that computes: when woken it no longer takes the CPU from the thread that woke it. An
 // event loop that submits a run would else be off its CPU, in the middle of the call, until the run's first time slice
-// ends.
+// ends. Its floating-point mode is the default one, not that of the thread that started it.
 inline void computeQuietly() {
+  setFloatMode(kDefaultFloatMode);
 #if defined(__linux__)
   const sched_param none{};
   if (sched_getscheduler(0) == SCHED_OTHER) sched_setscheduler(0, SCHED_BATCH, &none);  // a refusal costs nothing else

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "binding/contract/float_mode.h"
 #include "binding/contract/positions.h"
 #include "binding/contract/reference_steps.h"
 #include "binding/cpu/backend.h"
@@ -426,6 +427,7 @@ class Kernel {
 
 template <typename Real>
 Status runKernel(const KernelCall<Real>& call) {
+  const DefaultFloatMode mode;
   try {
     Kernel<Real>(call).run();
     return {};

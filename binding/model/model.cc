@@ -4,6 +4,7 @@
 #include <exception>
 #include <new>
 
+#include "binding/contract/float_mode.h"
 #include "binding/contract/reference.h"
 #include "binding/cpu/backend.h"
 #include "cuda/backend.h"
@@ -43,6 +44,7 @@ Plan planOf(uint32_t rewrites, Precision precision) {
 
 Status Model::create(const Spec& spec, const NamedArrays& arrays, const ModelOptions& options,
                      std::shared_ptr<const Model>* out) {
+  const DefaultFloatMode mode;
   try {
     auto model = std::make_shared<Model>();
     auto weights = std::make_shared<Weights>();
@@ -95,6 +97,7 @@ Status Model::connect(const ModelOptions& options) {
 
 template <typename Real, typename Compute>
 Status Model::guarded(Request<Real>* request, FeedDefaults* defaults, const CancelFlag& cancel, Compute compute) const {
+  const DefaultFloatMode mode;  // runSync computes on a thread of the caller's
   try {
     if (cancel.load(std::memory_order_relaxed)) return {StatusCode::aborted, "aborted"};
     Status status = resolve(spec_, request, defaults);
