@@ -113,6 +113,26 @@ describe.each(kinds)('$name', ({ config, steps, feed }) => {
     );
   });
 
+  // Sizes around the tiles of every level, and one more than 256; each at two numbers of threads, the largest at four.
+  const sizes = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257];
+  test('batches of 1 to 257 on 1 to 16 threads: the bits of each sequence alone, at every place', async () => {
+    const wide = new Map<number, HPformer>();
+    for (let threads = 1; threads <= 16; threads++)
+      wide.set(threads, await HPformer.create(config, { device: 'cpu', seed: 2, threads }));
+    const used = new Set<number>();
+    for (const [i, size] of sizes.entries()) {
+      const some = [1 + (i % 16), 1 + ((i * 7 + 5) % 16)];
+      for (const threads of size === 257 ? [...some, 1, 16] : some) {
+        used.add(threads);
+        const batch = Array.from({ length: size }, (_, place) => (place * 5 + threads) % 41);
+        const { logits } = await wide.get(threads)!.run(feed(batch, steps));
+        expect(split(logits, size)).toEqual(batch.map(alone));
+      }
+    }
+    expect(used.size).toBe(16);
+    for (const model of wide.values()) model.dispose();
+  });
+
   test('runs at once, and streams of any concurrency', async () => {
     const batches = Array.from({ length: 16 }, (_, i) => Array.from({ length: 1 + (i % 9) }, (_, j) => i + j));
     const results = await Promise.all(batches.map((batch, i) => models.get(1 + (i % 4))!.run(feed(batch, steps))));
