@@ -80,7 +80,7 @@ export async function makeFolder(path: string): Promise<void> {
       if (there?.isDirectory()) return;
       const parent = dirname(folder);
       if ((cause as NodeJS.ErrnoException).code !== 'ENOENT' || parent === folder) throw cause;
-      if (!above) throw new Error(`${parent} cannot hold a folder`, { cause });
+      if (!above) throw new HPformerError('ERR_HPFORMER_FILE', `${parent} cannot hold a folder`, { cause });
       await make(parent, true);
       await make(folder, false);
     }
