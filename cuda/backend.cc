@@ -18,6 +18,8 @@ namespace {
 // before.
 constexpr int64_t kSliceBytes = int64_t{8} << 20;
 constexpr int64_t kSliceRows = int64_t{1} << 18;
+constexpr int64_t kSliceSequences = 4096;
+int64_t gSliceSequences = kSliceSequences;
 
 int64_t inputBytes(const Spec& spec, const Feed<float>& feed) {
   return feed.steps * (spec.embedding == EmbeddingKind::features ? spec.features * 4 : 8);
@@ -59,7 +61,7 @@ class DeviceRun {
       rows += request_.second.steps;
     }
     const int64_t size =
-        std::clamp<int64_t>(std::min(kSliceBytes / std::max<int64_t>(1, bytes), kSliceRows / rows), 1, 4096);
+        std::clamp<int64_t>(std::min(kSliceBytes / std::max<int64_t>(1, bytes), kSliceRows / rows), 1, gSliceSequences);
     std::deque<Flight> flights;
     // An exception on the way must not keep lanes, nor free what a device still reads.
     Status status = attempt([&] { return launchAll(first, end, size, &flights); });
@@ -75,6 +77,7 @@ class DeviceRun {
     for (int64_t at = first, count = 0; at < end; at += count) {
       count = alike(at, std::min(at + size, end));
       if (cancel_.load(std::memory_order_relaxed)) return {StatusCode::aborted, "aborted"};
+      if (Status s = device_.poisoned(); !s.ok()) return s;
       // The second lane is taken only if it is free: holding one while waiting for another could deadlock with other
       // runs.
       const auto give = [this](Lane* lane) { device_.give(lane); };
@@ -203,6 +206,9 @@ class CudaBackend : public Backend {
 };
 
 }  // namespace
+
+void sliceSequencesForTests(int64_t most) { gSliceSequences = most > 0 ? most : kSliceSequences; }
+
 }  // namespace cuda
 
 bool cudaCompiledIn() { return true; }

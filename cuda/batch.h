@@ -11,6 +11,9 @@
 
 namespace hpformer::cuda {
 
+// Tests cut batches into slices of at most so many sequences; 0: by their bytes, as ever. No run may be under way.
+void sliceSequencesForTests(int64_t most);
+
 // The request, moved to sequences first … first + count - 1.
 struct Slice {
   const Request<float>* request = nullptr;

@@ -114,6 +114,8 @@ Status Device::acquire(int ordinal, std::shared_ptr<Device>* out) {
 }
 
 Status Device::open() {
+  lanes_.reserve(kLanes);
+  free_.reserve(kLanes);  // giving a lane back never needs memory
   int count = 0;
   if (Status s = check(driver_.deviceGetCount(&count), "cuDeviceGetCount"); !s.ok()) return s;
   if (ordinal_ < 0 || ordinal_ >= count) {
@@ -154,7 +156,7 @@ Device::~Device() {
     for (auto& lane : lanes_) destroy(*lane);
     if (uploads_) (void)driver_.streamDestroy(uploads_);
     for (const auto& [name, module] : modules_) {
-      if (current.status().ok()) (void)driver_.moduleUnload(module);
+      if (module && current.status().ok()) (void)driver_.moduleUnload(module);
     }
   }
   (void)driver_.primaryRelease(device_);
@@ -206,24 +208,25 @@ Status Device::function(const std::string& name, size_t sharedBytes, CUfunction*
   return {};
 }
 
-Status Device::load(const std::string& name, CUmodule* out) {
-  auto known = modules_.find(name);
-  if (known == modules_.end()) {
-    const void* fatbin = fatbinOf(name);
-    if (!fatbin) return {StatusCode::internal, "no CUDA module " + name};
-    CUmodule module = nullptr;
-    const CUresult result = driver_.moduleLoadData(&module, fatbin);
-    if (Status s = check(result, "cuModuleLoadData"); !s.ok()) {
-      int version = 0;
-      if (isUnreadable(result) && driver_.driverGetVersion(&version) == kSuccess) {
-        s.message += ": the kernels need a newer driver than this one for CUDA " + std::to_string(version / 1000) +
-                     "." + std::to_string(version % 1000 / 10);
-      }
-      return s;
-    }
-    known = modules_.emplace(name, module).first;
+Status Device::read(const std::string& name, CUmodule* out) {
+  const void* fatbin = fatbinOf(name);
+  if (!fatbin) return {StatusCode::internal, "no CUDA module " + name};
+  const CUresult result = driver_.moduleLoadData(out, fatbin);
+  Status s = check(result, "cuModuleLoadData");
+  int version = 0;
+  if (!s.ok() && isUnreadable(result) && driver_.driverGetVersion(&version) == kSuccess) {
+    s.message += ": the kernels need a newer driver than this one for CUDA " + std::to_string(version / 1000) + "." +
+                 std::to_string(version % 1000 / 10);
   }
-  *out = known->second;
+  return s;
+}
+
+Status Device::load(const std::string& name, CUmodule* out) {
+  CUmodule& module = modules_[name];  // first the place, so that no module is lost
+  if (!module) {
+    if (Status s = read(name, &module); !s.ok()) return module = nullptr, s;
+  }
+  *out = module;
   return {};
 }
 
@@ -291,7 +294,9 @@ Status Device::grow(Lane& lane, size_t arenaBytes, size_t pinnedBytes) {
 }
 
 void Device::dropGraphs(Lane& lane) {
-  for (auto& [shape, graph] : lane.graphs) (void)check(driver_.graphExecDestroy(graph), "cuGraphExecDestroy");
+  for (auto& [shape, graph] : lane.graphs) {
+    if (graph) (void)check(driver_.graphExecDestroy(graph), "cuGraphExecDestroy");
+  }
   lane.graphs.clear();
   lane.seen.clear();
 }

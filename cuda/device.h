@@ -98,6 +98,7 @@ class Device : public std::enable_shared_from_this<Device> {
   Device(const Driver& driver, int ordinal) : driver_(driver), ordinal_(ordinal) {}
   Status open();
   Status load(const std::string& module, CUmodule* out);
+  Status read(const std::string& module, CUmodule* out);
   Status addLane();
   void destroy(Lane& lane);
   void dropGraphs(Lane& lane);

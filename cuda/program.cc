@@ -23,21 +23,23 @@ Status Program::run(Device& device, Lane& lane) {
   constexpr int kNever = -1;
   if (!device.driver().hasGraphs()) return enqueue(device, lane);
   const std::string shape = fingerprint();
-  auto known = lane.graphs.find(shape);
-  if (known == lane.graphs.end()) {
+  const auto known = lane.graphs.find(shape);
+  CUgraphExec graph = known == lane.graphs.end() ? nullptr : known->second;
+  if (!graph) {
     // One-off shapes are not worth a graph, and graphs are not worth unbounded memory.
     if (lane.seen.size() >= 4 * kGraphsPerLane) lane.seen.clear();
     int& seen = lane.seen[shape];
     if (seen == kNever || ++seen < 2 || lane.graphs.size() >= kGraphsPerLane) return enqueue(device, lane);
-    CUgraphExec graph = nullptr;
+    CUgraphExec& place = lane.graphs[shape];  // made first, so that no graph is lost
     if (Status s = capture(device, lane, &graph); !s.ok()) {
+      lane.graphs.erase(shape);
       if (!device.poisoned().ok()) return s;
       seen = kNever;  // what cannot be captured can still be run
       return enqueue(device, lane);
     }
-    known = lane.graphs.emplace(shape, graph).first;
+    place = graph;
   }
-  return device.check(device.driver().graphLaunch(known->second, lane.stream), "cuGraphLaunch");
+  return device.check(device.driver().graphLaunch(graph, lane.stream), "cuGraphLaunch");
 }
 
 Status Program::finish(Device& device, Lane& lane, bool complete) {
@@ -46,7 +48,7 @@ Status Program::finish(Device& device, Lane& lane, bool complete) {
                               : device.check(d.streamSynchronize(lane.stream), "cuStreamSynchronize");
   if (!done.ok()) {
     // Whatever is still running must not find its memory in other hands.
-    if (asleep_) (void)d.streamSynchronize(lane.stream);
+    (void)d.streamSynchronize(lane.stream);
     return done;
   }
   for (size_t i = 0; complete && i < results_.size(); ++i) {

@@ -1,15 +1,12 @@
-// Every allocation of create + run + dispose fails once: the first, then the second, … until one pass needs no more.
-// Each failure is StatusCode::memory, nothing leaks, and the next run works with the same bits.
+// Every allocation of create + run + dispose fails: the first, then the second, … until one pass needs no more; once it
+// alone, once it and all after it. Each failure is StatusCode::memory, nothing leaks, and the next run works with the
+// same bits.
 //
 // The failing allocations are those of the thread that asks (loader or runner); pool threads are driven by a model of
 // one thread. A global operator new counts what is alive.
 #include <algorithm>
-#include <atomic>
-#include <cstddef>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -17,66 +14,15 @@
 #include "binding/model/kernels.h"
 #include "binding/model/model.h"
 #include "check.h"
+#include "failing_new.h"
 #include "model_case.h"
 
-namespace {
-
-std::atomic<int64_t> alive{0};
-thread_local int64_t countdown = -1;  // -1: allocations do not fail; n: the n-th from now on fails, and all after it
-thread_local bool failed = false;
-
-void* allocate(std::size_t size, std::size_t alignment) {
-  if (countdown == 0) {
-    failed = true;
-    return nullptr;
-  }
-  if (countdown > 0) --countdown;
-  void* p = nullptr;
-  if (posix_memalign(&p, alignment < sizeof(void*) ? sizeof(void*) : alignment, size ? size : 1) != 0) return nullptr;
-  ++alive;
-  return p;
-}
-
-void* allocateOrThrow(std::size_t size, std::size_t alignment) {
-  void* p = allocate(size, alignment);
-  if (!p) throw std::bad_alloc();
-  return p;
-}
-
-void release(void* p) {
-  if (!p) return;
-  --alive;
-  std::free(p);
-}
-
-}  // namespace
-
-void* operator new(std::size_t n) { return allocateOrThrow(n, alignof(std::max_align_t)); }
-void* operator new[](std::size_t n) { return allocateOrThrow(n, alignof(std::max_align_t)); }
-void* operator new(std::size_t n, std::align_val_t a) { return allocateOrThrow(n, static_cast<std::size_t>(a)); }
-void* operator new[](std::size_t n, std::align_val_t a) { return allocateOrThrow(n, static_cast<std::size_t>(a)); }
-void* operator new(std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, alignof(std::max_align_t)); }
-void* operator new[](std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, alignof(std::max_align_t)); }
-void* operator new(std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
-  return allocate(n, static_cast<std::size_t>(a));
-}
-void* operator new[](std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
-  return allocate(n, static_cast<std::size_t>(a));
-}
-void operator delete(void* p) noexcept { release(p); }
-void operator delete[](void* p) noexcept { release(p); }
-void operator delete(void* p, std::size_t) noexcept { release(p); }
-void operator delete[](void* p, std::size_t) noexcept { release(p); }
-void operator delete(void* p, std::align_val_t) noexcept { release(p); }
-void operator delete[](void* p, std::align_val_t) noexcept { release(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { release(p); }
-void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { release(p); }
-void operator delete(void* p, const std::nothrow_t&) noexcept { release(p); }
-void operator delete[](void* p, const std::nothrow_t&) noexcept { release(p); }
-void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
-void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
-
 using namespace hpformer;
+using hpformer::test::alive;
+using hpformer::test::countdown;
+using hpformer::test::failed;
+using hpformer::test::Failing;
+using hpformer::test::failing;
 using hpformer::test::Random;
 using hpformer::test::randomArrays;
 using hpformer::test::smallSpec;
@@ -126,7 +72,7 @@ struct Batch {
 };
 
 template <typename Real>
-void everyAllocation(const char* name, const Spec& spec, const ModelOptions& options, uint32_t rewrites) {
+void everyAllocation(const char* name, const Spec& spec, const ModelOptions& options, uint32_t rewrites, Failing mode) {
   Random random(5);
   const NamedArrays arrays = randomArrays(spec, random);
   Batch<Real> batch(spec, true);
@@ -143,6 +89,7 @@ void everyAllocation(const char* name, const Spec& spec, const ModelOptions& opt
   const std::vector<Real> expected = batch.logits;
   const int64_t before = alive;
   int64_t n = 0;
+  failing = mode;
   for (; n < 100000; ++n) {
     failed = false;
     countdown = n;
@@ -168,12 +115,13 @@ void everyAllocation(const char* name, const Spec& spec, const ModelOptions& opt
   CHECK(n > 10);
   CHECK(pass().ok());
   CHECK(batch.logits == expected);
-  std::printf("%s: %lld allocations, each failed once\n", name, static_cast<long long>(n));
+  std::printf("%s: %lld allocations, each failed %s\n", name, static_cast<long long>(n),
+              mode == Failing::once ? "once" : "with all after it");
 }
 
 // A model that stays loaded: its first run on a new thread, whose arena is empty, fails at every allocation and then
 // works.
-void everyAllocationOfAFirstRun(const Spec& spec) {
+void everyAllocationOfAFirstRun(const Spec& spec, Failing mode) {
   Random random(5);
   const NamedArrays arrays = randomArrays(spec, random);
   Batch<float> batch(spec, false);
@@ -187,6 +135,7 @@ void everyAllocationOfAFirstRun(const Spec& spec) {
     batch.fresh();
     std::thread([&] {
       FeedDefaults defaults;
+      failing = mode;
       failed = false;
       countdown = n;
       const StatusCode code = model->run(&batch.request, kAllRewrites, &defaults, cancel).code;
@@ -225,24 +174,27 @@ void everyAllocationOfAKernel() {
 }  // namespace
 
 int main() {
-  ModelOptions cpu;
+  ModelOptions cpu, reference;
   cpu.threads = 1;
-  Spec features = smallSpec(EmbeddingKind::features, Readout::step);
-  everyAllocation<float>("features, step", features, cpu, kAllRewrites);
-  features.norm = NormKind::batchnorm;
-  features.readout = Readout::steps;
-  everyAllocation<float>("features, steps, plain plan", features, cpu, 0);
+  reference.device = "reference";
+  Spec features = smallSpec(EmbeddingKind::features, Readout::step), plain = features;
+  plain.norm = NormKind::batchnorm;
+  plain.readout = Readout::steps;
   Spec tokens = smallSpec(EmbeddingKind::tokens, Readout::mean);
   tokens.sequences = 2;
-  everyAllocation<float>("tokens, two sequences", tokens, cpu, kAllRewrites);
   Spec scalar = smallSpec(EmbeddingKind::scalar, Readout::mean);
   scalar.over = Over::valid;
-  cpu.precision = Precision::bfloat16;
-  everyAllocation<float>("scalar, valid, bfloat16", scalar, cpu, kAllRewrites);
-  ModelOptions reference;
-  reference.device = "reference";
-  everyAllocation<double>("reference", features, reference, 0);
-  everyAllocationOfAFirstRun(smallSpec(EmbeddingKind::features, Readout::step));
-  everyAllocationOfAKernel();
+  for (const Failing mode : {Failing::once, Failing::fromThere}) {
+    cpu.precision = Precision::float32;
+    everyAllocation<float>("features, step", features, cpu, kAllRewrites, mode);
+    everyAllocation<float>("features, steps, plain plan", plain, cpu, 0, mode);
+    everyAllocation<float>("tokens, two sequences", tokens, cpu, kAllRewrites, mode);
+    cpu.precision = Precision::bfloat16;
+    everyAllocation<float>("scalar, valid, bfloat16", scalar, cpu, kAllRewrites, mode);
+    everyAllocation<double>("reference", plain, reference, 0, mode);
+    failing = mode;
+    everyAllocationOfAFirstRun(features, mode);
+    everyAllocationOfAKernel();
+  }
   return hpformer::test::result();
 }
