@@ -10,14 +10,15 @@ cd "$(dirname "$0")/../.."
 kind=${1:-address}
 shift || true
 case "$kind" in
-  address) flags=address,undefined library=libasan.so ;;
-  thread) flags=thread library=libtsan.so ;;
+  address) flags=address,undefined library=libasan.so models=120 ;;
+  # Threads meet in every model alike; how many models there are is the arithmetic's matter.
+  thread) flags=thread library=libtsan.so models=${MODELS:-12} ;;
   valgrind) exec bash test/tools/valgrind.sh ;;
   *) echo "usage: test/tools/sanitize.sh address|thread|valgrind [jest arguments]" >&2; exit 2 ;;
 esac
 build="build-sanitize-$kind"
 cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DHPFORMER_TESTS=ON -DHPFORMER_CUDA="${HPFORMER_CUDA:-OFF}" \
-  -DHPFORMER_SANITIZE="$flags" -DHPFORMER_OUTPUT_DIRECTORY="$PWD/$build/build/Release"
+  -DHPFORMER_SANITIZE="$flags" -DHPFORMER_TEST_MODELS="$models" -DHPFORMER_OUTPUT_DIRECTORY="$PWD/$build/build/Release"
 cmake --build "$build" --parallel "${JOBS:-2}"
 
 export ASAN_OPTIONS="halt_on_error=1:detect_stack_use_after_return=1"

@@ -127,10 +127,14 @@ export class BinMemory {
   }
 }
 
+/** 30 years of hours, 160 MB of values: one row with a time far away may not fill the memory. */
+const mostBins = 2 ** 18;
+
 /**
  * The bins of a stay, its rows checked.
  *
- * @throws HPformerError `ERR_HPFORMER_INPUT` for times that go back by 1e-6 h or more, that are no numbers, or an end before the start.
+ * @throws HPformerError `ERR_HPFORMER_INPUT` for times that go back by 1e-6 h or more, that are no numbers, an end before the start, or
+ * more than 262,144 bins.
  */
 export function binGrid(source: ReadingSource, options: CheckedOptions): BinGrid {
   const { hours } = source;
@@ -156,9 +160,8 @@ export function binGrid(source: ReadingSource, options: CheckedOptions): BinGrid
   const bins = Math.trunc(length / step + 1.0 - eps) + 0; // no negative zero
   if (!(bins >= 0))
     throw bad(`${options.file}: expected an end after the start, got ${length} hours from start to end`);
-  const most = Math.floor(0x7fffffff / (valueColumns + variableCount));
-  if (bins > most)
-    throw bad(`${options.file}: expected at most ${most} bins, got ${bins}: ${length} hours in steps of ${step}`);
+  if (bins > mostBins)
+    throw bad(`${options.file}: expected at most ${mostBins} bins, got ${bins}: ${length} hours in steps of ${step}`);
   return { first, length, step, bins };
 }
 

@@ -56,6 +56,12 @@ test('options of null are no options, but for those whose names are checked', ()
 test('bins: none is a plain zero, too many name their number', () => {
   expect(Object.is(discretize(csv, { end: -1 }).dims[0], 0)).toBe(true);
   expect(() => discretize(csv, { step: 1e-8 })).toThrow(
-    /expected at most \d+ bins, got 150000000: 1.5 hours in steps of 1e-8/,
+    /expected at most 262144 bins, got 150000000: 1.5 hours in steps of 1e-8/,
   );
+  // 21 bytes that took gigabytes and many seconds.
+  const endless = 'Hours,Glucose,pH\n4275913,,\n';
+  expect(() => discretize(endless)).toThrow(
+    'episode: expected at most 262144 bins, got 4275913: 4275913 hours in steps of 1',
+  );
+  expect(discretize('Hours,pH\n262144,7.4\n').dims[0]).toBe(2 ** 18);
 });
