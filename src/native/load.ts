@@ -24,11 +24,15 @@ export function loadAddon(): NativeAddon {
     loaded = load(join(__dirname, '..', '..'));
     return loaded;
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message.split('\n')[0] : String(cause);
+    const said = cause instanceof Error ? cause.message.split('\n')[0]! : String(cause);
+    const reason = said.endsWith('.') ? said : `${said}.`;
+    const disabled = (cause as { code?: unknown } | null)?.code === 'ERR_DLOPEN_DISABLED';
     throw new HPformerError(
       'ERR_HPFORMER_ADDON',
-      `addon: expected a binary for ${process.platform}-${process.arch}${libc()}, Node-API 8 (this is ${process.release.name} ${process.version}), got: ${reason}. ` +
-        'To build it here (CMake >= 3.20 and a C++20 compiler): npm rebuild hpformer --foreground-scripts',
+      `addon: expected a binary for ${process.platform}-${process.arch}${libc()}, Node-API 8 (this is ${process.release.name} ${process.version}), got: ${reason} ` +
+        (disabled
+          ? 'Start it without --no-addons, or with --allow-addons where the permission model is on'
+          : 'To build it here (CMake >= 3.20 and a C++20 compiler): npm rebuild hpformer --foreground-scripts'),
       { cause },
     );
   }
