@@ -7,7 +7,7 @@ import { statusError } from '../native/status';
 import type { ResolvedOptions } from './options';
 import type { DeviceInfo } from './types';
 
-/** Why `auto` gave up on a device in this process, by its id; shown by {@link devices}. */
+/** Why `auto` gave up on a device in this process when it last tried, by its id; shown by {@link devices}. */
 const fallbacks = new Map<string, string>();
 
 /**
@@ -67,7 +67,9 @@ export async function createNative(
   const cuda = addon.info().devices.find(({ kind, available }) => kind === 'cuda' && available);
   if (cuda) {
     try {
-      return { native: await createOn(addon, cuda.id, checkpoint, options), device: cuda.id };
+      const native = await createOn(addon, cuda.id, checkpoint, options);
+      fallbacks.delete(cuda.id);
+      return { native, device: cuda.id };
     } catch (error) {
       if (!(error instanceof HPformerError) || !['ERR_HPFORMER_DEVICE', 'ERR_HPFORMER_MEMORY'].includes(error.code))
         throw error;
