@@ -57,13 +57,12 @@ Buffer packed(const Kernels& k, Slots& matrix, int64_t rows, int64_t depth) {
   return out;
 }
 
-Case gemmCase(const Kernels& k, const std::string& name, int64_t rows, int64_t depth, int activation, bool residual) {
+Case gemmCase(const Kernels& k, int64_t rows, int64_t depth, int activation, bool residual) {
   const int64_t t = k.tile;
   const auto w = buffer(rows * depth, 2, 1.0f / std::sqrt(static_cast<float>(depth)));
   const auto a = packed(k, *w, rows, depth);
   const auto x = buffer(depth * t, 3), c = buffer(rows * t, 4), bias = buffer(rows, 5), add = buffer(rows * t, 6);
   Case item;
-  item.name = name;
   item.flops = 2.0 * static_cast<double>(rows * depth * t);
   item.bytes = 4.0 * static_cast<double>(rows * depth + depth * t + (residual ? 2 : 1) * rows * t);
   item.call = [=, &k](int slot) {
@@ -94,7 +93,7 @@ Case gemmCase(const Kernels& k, const std::string& name, int64_t rows, int64_t d
 
 // The same product on bfloat16 tiles: `parts` 1 in bfloat16, 3 the float32 of six products. Only for levels that have
 // tiles.
-Case tilesCase(const Kernels& k, const std::string& name, int64_t size, int parts) {
+Case tilesCase(const Kernels& k, int64_t size, int parts) {
   const int64_t t = k.tile, depth = size / 32, part = parts == 1 ? 0 : size / 16 * depth * 512;
   const auto w = buffer(size * size, 2, 1.0f / std::sqrt(static_cast<float>(size)));
   const auto x = buffer(size * t, 3), c = buffer(size * t, 4);
@@ -112,8 +111,7 @@ Case tilesCase(const Kernels& k, const std::string& name, int64_t size, int part
       }
     }
   Case item;
-  item.name = name;
-  item.tiles = true;
+  item.peak = Peak::tiles;
   // Six products where float32 is made of three parts: what the tiles really do.
   item.flops = (parts == 1 ? 2.0 : 12.0) * static_cast<double>(size * size * t);
   item.bytes = 2.0 * parts * static_cast<double>(size * size) + 8.0 * static_cast<double>(size * t);
@@ -143,12 +141,53 @@ Case tilesCase(const Kernels& k, const std::string& name, int64_t size, int part
   return item;
 }
 
+// The same product in 16-bit fixed point; one column is the kernel for a single row.
+Case fixedCase(const Kernels& k, int64_t rows, int64_t depth, int64_t cols) {
+  const auto w = buffer(rows * depth, 2, 1.0f / std::sqrt(static_cast<float>(depth)));
+  const auto x = buffer(depth * cols, 3), c = buffer(rows * cols, 4), bias = buffer(rows, 5);
+  const int64_t padded = (rows + k.panel - 1) / k.panel * k.panel;
+  const auto pairs = std::make_shared<Aligned<int32_t>>(padded * ((depth + 1) / 2));
+  const auto scale = buffer(padded, 6);
+  std::fill(pairs->data(), pairs->data() + pairs->size(), 0);
+  std::fill(scale->at(0), scale->at(0) + padded, 0.0f);
+  const float limit = k.packFixed(w->at(0), depth, rows, depth, pairs->data(), scale->at(0));
+  Case item;
+  item.peak = Peak::none;
+  item.bound = 2e-3;  // 12 to 14 binary digits of each operand
+  item.flops = 2.0 * static_cast<double>(rows * depth * cols);
+  item.bytes = 2.0 * static_cast<double>(rows * depth) + 4.0 * static_cast<double>((depth + rows) * cols);
+  item.call = [=, &k](int slot) {
+    Gemm g;
+    g.fixed = {pairs->data(), scale->at(0), limit};
+    g.rows = rows;
+    g.k = depth;
+    g.x = x->at(slot);
+    g.ldx = cols == 1 ? depth : cols;
+    g.c = c->at(slot);
+    g.ldc = cols == 1 ? rows : cols;
+    g.cols = cols;
+    g.bias = bias->at(0);
+    (cols == 1 ? k.matvec : k.gemm)(g);
+  };
+  item.error = [=] {
+    std::vector<double> expected;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t j = 0; j < cols; ++j) {
+        double sum = bias->at(0)[r];
+        for (int64_t d = 0; d < depth; ++d)
+          sum += static_cast<double>(w->at(0)[r * depth + d]) * x->at(0)[d * cols + j];
+        expected.push_back(sum);
+      }
+    return relative(expected, [&](std::size_t i) { return c->at(0)[i]; });
+  };
+  return item;
+}
+
 Case matvecCase(const Kernels& k, int64_t rows, int64_t depth) {
   const auto w = buffer(rows * depth, 2, 1.0f / std::sqrt(static_cast<float>(depth)));
   const auto a = packed(k, *w, rows, depth);
   const auto x = buffer(depth, 3), c = buffer(rows, 4), bias = buffer(rows, 5);
   Case item;
-  item.name = "matvec " + std::to_string(rows);
   item.flops = 2.0 * static_cast<double>(rows * depth);
   item.bytes = 4.0 * static_cast<double>(rows * depth);
   item.call = [=, &k](int slot) {
@@ -176,12 +215,11 @@ Case matvecCase(const Kernels& k, int64_t rows, int64_t depth) {
   return item;
 }
 
-Case normCase(const Kernels& k, const std::string& name, NormForm form, int64_t channels) {
+Case normCase(const Kernels& k, NormForm form, int64_t channels) {
   const int64_t t = k.tile;
   const auto x = buffer(channels * t, 7), y = buffer(channels * t, 8), w = buffer(channels, 9),
              b = buffer(channels, 10);
   Case item;
-  item.name = name;
   item.flops = (form == NormForm::layernorm ? 7.0 : 4.0) * static_cast<double>(channels * t);
   item.bytes = 8.0 * static_cast<double>(channels * t);
   item.call = [=, &k](int slot) {
@@ -225,7 +263,6 @@ Case scoresCase(const Kernels& k, int64_t hidden, int64_t segments) {
             s < segments ? dense->at(0)[(h * segments + s) * width + i] : 0.0f;
   const float scale = 1.0f / std::sqrt(static_cast<float>(width));
   Case item;
-  item.name = "keyScores " + std::to_string(hidden) + " S=" + std::to_string(segments);
   item.flops = static_cast<double>(heads * segments * t) * (2.0 * static_cast<double>(width) + 20);
   item.bytes = 4.0 * static_cast<double>(hidden * t + heads * segments * t);
   item.call = [=, &k](int slot) {
@@ -266,7 +303,6 @@ Case scanCase(const Kernels& k, int64_t width) {
   const auto state = buffer(2, 19);
   const float scale = 1.0f / std::sqrt(static_cast<float>(width));
   Case item;
-  item.name = "scanBlock " + std::to_string(width);
   item.flops = static_cast<double>(kRows) * (4.0 * static_cast<double>(width) + 20);
   item.bytes = 4.0 * static_cast<double>(kRows * width);
   item.call = [=, &k](int slot) {
@@ -311,7 +347,6 @@ Case lanesAttentionCase(const Kernels& k, int64_t hidden, int64_t segments) {
       std::make_shared<std::vector<int32_t>>(static_cast<std::size_t>(t), static_cast<int32_t>(segments));
   const float scale = 1.0f / std::sqrt(static_cast<float>(width));
   Case item;
-  item.name = "keyAttentionLanes " + std::to_string(hidden) + " S=" + std::to_string(segments);
   item.flops =
       static_cast<double>(segments * t) * (4.0 * static_cast<double>(hidden) + 20.0 * static_cast<double>(heads));
   item.bytes = 4.0 * static_cast<double>(segments * hidden * t + 2 * hidden * t);
@@ -357,27 +392,40 @@ Case lanesAttentionCase(const Kernels& k, int64_t hidden, int64_t segments) {
 
 }  // namespace
 
-std::vector<Case> casesOf(const Kernels& k) {
-  std::vector<Case> cases = {gemmCase(k, "gemm 128", 128, 128, 0, false),
-                             gemmCase(k, "gemm 256", 256, 256, 0, false),
-                             gemmCase(k, "gemm 128 relu residual", 128, 128, 1, true),
-                             gemmCase(k, "gemm 256 silu residual", 256, 256, 2, true),
-                             gemmCase(k, "gemm 128 gelu residual", 128, 128, 3, true),
-                             gemmCase(k, "gemm embed 128x76", 128, 76, 0, false),
-                             matvecCase(k, 128, 128),
-                             normCase(k, "layernorm 128", NormForm::layernorm, 128),
-                             normCase(k, "layernorm 256", NormForm::layernorm, 256),
-                             normCase(k, "rmsnorm 128", NormForm::rms, 128),
-                             scoresCase(k, 128, 7),
-                             scoresCase(k, 256, 10),
-                             scanCase(k, 76),
-                             scanCase(k, 128),
-                             scanCase(k, 256),
-                             lanesAttentionCase(k, 128, 4)};
+std::vector<Case> casesOf(const Kernels& k, const std::function<bool(const std::string&)>& wanted) {
+  std::vector<Case> cases;
+  const auto add = [&](const std::string& name, const std::function<Case()>& make) {
+    if (!wanted(name)) return;
+    cases.push_back(make());
+    cases.back().name = name;
+  };
+  add("gemm 128", [&] { return gemmCase(k, 128, 128, 0, false); });
+  add("gemm 256", [&] { return gemmCase(k, 256, 256, 0, false); });
+  add("gemm 128 relu residual", [&] { return gemmCase(k, 128, 128, 1, true); });
+  add("gemm 256 silu residual", [&] { return gemmCase(k, 256, 256, 2, true); });
+  add("gemm 128 gelu residual", [&] { return gemmCase(k, 128, 128, 3, true); });
+  add("gemm embed 128x76", [&] { return gemmCase(k, 128, 76, 0, false); });
+  // Attention and projection of one layer, the output folded: M [hidden][heads * S] times the probabilities.
+  add("gemm folded 128x56", [&] { return gemmCase(k, 128, 56, 0, true); });
+  add("matvec 128", [&] { return matvecCase(k, 128, 128); });
+  add("layernorm 128", [&] { return normCase(k, NormForm::layernorm, 128); });
+  add("layernorm 256", [&] { return normCase(k, NormForm::layernorm, 256); });
+  add("rmsnorm 128", [&] { return normCase(k, NormForm::rms, 128); });
+  add("keyScores 128 S=7", [&] { return scoresCase(k, 128, 7); });
+  add("keyScores 256 S=10", [&] { return scoresCase(k, 256, 10); });
+  for (const int64_t width : {76, 128, 256})
+    add("scanBlock " + std::to_string(width), [&] { return scanCase(k, width); });
+  add("keyAttentionLanes 128 S=4", [&] { return lanesAttentionCase(k, 128, 4); });
+  if (k.fixedDepth > 0) {
+    add("gemm fixed 128", [&] { return fixedCase(k, 128, 128, k.tile); });
+    add("gemm fixed 256", [&] { return fixedCase(k, 256, 256, k.tile); });
+    add("gemm fixed folded 128x56", [&] { return fixedCase(k, 128, 56, k.tile); });
+    add("matvec fixed 128", [&] { return fixedCase(k, 128, 128, 1); });
+  }
   if (k.tileDepth > 0) {
     for (const int64_t size : {128, 256}) {
-      cases.push_back(tilesCase(k, "gemm " + std::to_string(size) + " bfloat16 tiles", size, 1));
-      cases.push_back(tilesCase(k, "gemm " + std::to_string(size) + " float32 tiles", size, 3));
+      add("gemm " + std::to_string(size) + " bfloat16 tiles", [&] { return tilesCase(k, size, 1); });
+      add("gemm " + std::to_string(size) + " float32 tiles", [&] { return tilesCase(k, size, 3); });
     }
   }
   return cases;

@@ -95,8 +95,7 @@ int kernels(double ms, int rounds, const std::vector<std::string>& names) {
   bool good = true, first = true;
   std::printf("{ \"rows\": [");
   for (const Kernels* k : levelsAsked()) {
-    std::vector<Case> cases = casesOf(*k);
-    std::erase_if(cases, [&](const Case& item) { return !named(names, item.name); });
+    const std::vector<Case> cases = casesOf(*k, [&](const std::string& name) { return named(names, name); });
     std::vector<Result> results(cases.size());
     for (std::size_t i = 0; i < cases.size(); ++i) {
       cases[i].call(0);
@@ -106,9 +105,9 @@ int kernels(double ms, int rounds, const std::vector<std::string>& names) {
     const double copy = copyBandwidth(16 << 10, 1, ms);
     for (int round = 0; round < rounds; ++round) {
       for (std::size_t i = 0; i < cases.size(); ++i) {
-        if (cases[i].tiles) {
+        if (cases[i].peak == Peak::tiles) {
           tiles.push_back(amxPeak(ms / 4));
-        } else {
+        } else if (cases[i].peak == Peak::multiplyAdd) {
           peak.push_back(fmaPeak(k->isa, 1, ms / 4));
         }
         results[i].ns.push_back(timeOf(cases[i], ms));
@@ -117,7 +116,8 @@ int kernels(double ms, int rounds, const std::vector<std::string>& names) {
     if (k->release) k->release();
     for (std::size_t i = 0; i < cases.size(); ++i) {
       const double ns = median(results[i].ns), gflops = cases[i].flops / ns, gbs = cases[i].bytes / ns;
-      const double ceiling = median(cases[i].tiles ? tiles : peak);
+      const Peak kind = cases[i].peak;
+      const double ceiling = kind == Peak::none ? 0 : median(kind == Peak::tiles ? tiles : peak);
       std::vector<double> sorted = results[i].ns;
       std::sort(sorted.begin(), sorted.end());
       const bool checked = results[i].error <= cases[i].bound;
@@ -148,14 +148,15 @@ int identity() {
 }
 
 int count(const std::string& name, int times) {
-  const std::vector<Case> cases = casesOf(hpformer::kernels());
-  for (const Case& item : cases) {
-    if (item.name != name) continue;
-    hpformer_counted(item, times);
-    return 0;
-  }
-  for (const Case& item : cases) std::printf("%s\n", item.name.c_str());
-  return name == "list" ? 0 : 2;
+  const bool list = name == "list";
+  const std::vector<Case> cases =
+      casesOf(hpformer::kernels(), [&](const std::string& other) { return list || other == name; });
+  for (const Case& item : cases)
+    if (list)
+      std::printf("%s\n", item.name.c_str());
+    else
+      hpformer_counted(item, times);
+  return cases.empty() ? 2 : 0;
 }
 
 }  // namespace

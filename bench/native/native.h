@@ -17,6 +17,9 @@ double copyBandwidth(int64_t bytes, int threads, double ms);
 // bf16 tile multiply peak of one core in GFLOP/s; 0 where the processor or its operating system has no AMX.
 double amxPeak(double ms);
 
+// What a kernel's operations stand beside: float32 multiply-adds, bfloat16 tiles, nothing (16-bit integers).
+enum class Peak { multiplyAdd, tiles, none };
+
 // One kernel on one problem. `call(slot)` runs it on one of `slots` copies of its data, so that caches rotate.
 struct Case {
   std::string name;
@@ -25,10 +28,11 @@ struct Case {
   std::function<void(int)> call;
   std::function<double()> error;  // largest relative difference from plain double loops, after call(0)
   double bound = 1e-5;
-  bool tiles = false;  // its ceiling is that of the bfloat16 tiles
+  Peak peak = Peak::multiplyAdd;
 };
 
-std::vector<Case> casesOf(const Kernels& kernels);
+// Those of the level's cases whose names `wanted` takes.
+std::vector<Case> casesOf(const Kernels& kernels, const std::function<bool(const std::string&)>& wanted);
 
 // Vector instructions of a level per nanosecond on one core, from independent chains in registers: multiply-adds
 // (multiplications where the level has none), additions, and eight of the one with six of the other.

@@ -55,7 +55,8 @@ std::unique_ptr<Attention> makeReformer(const Size&, std::mt19937&);
 std::unique_ptr<Attention> makeSinkhorn(const Size&, std::mt19937&);
 std::unique_ptr<Attention> makeHot(const Size&, std::mt19937&, bool kernelised);
 
-// softmax(scale q k^T) v for one head in double; `allowed(i, j)` says which pairs count. For use in parallel over heads.
+// softmax(scale q k^T) v for one head in double; `allowed(i, j)` says which pairs count. For use in parallel over
+// heads.
 void referenceHead(const Matrix& q, int64_t qChannel, const Matrix& k, int64_t kChannel, const Matrix& v,
                    int64_t vChannel, int64_t width, double scale, const std::function<bool(int64_t, int64_t)>& allowed,
                    Matrix* out, int64_t outChannel);

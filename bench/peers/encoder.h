@@ -20,8 +20,8 @@ class System {
   virtual ~System() = default;
   // input [steps][features] -> pooled [hidden]
   virtual void run(const float* input, float* pooled, int threads) const = 0;
-  // Largest difference of any value from a double-precision evaluation of the formulas, in units of the values' root mean
-  // square: embedding, every layer and what `run` gives. The largest double where a value is not finite.
+  // Largest difference of any value from a double-precision evaluation of the formulas, in units of the values' root
+  // mean square: embedding, every layer and what `run` gives. The largest double where a value is not finite.
   virtual double check(const float* input, int threads) const = 0;
   virtual int64_t parametersPerLayer() const = 0;
   virtual double flops() const = 0;

@@ -55,7 +55,8 @@ class Longformer : public Attention {
   }
   Matrix reference(const Matrix& x, int threads, const Choices&) const override {
     const Matrix qkv = qkv_.reference(x), global = global_.reference(x);
-    Matrix out(x.rows, size.hidden), first(1, size.hidden), row(1, size.hidden);  // only the first token's row is global
+    Matrix out(x.rows, size.hidden), first(1, size.hidden),
+        row(1, size.hidden);  // only the first token's row is global
     std::copy(global.row(0), global.row(0) + size.hidden, first.row(0));
     const double factor = 1.0 / std::sqrt(static_cast<double>(size.width()));
     parallelFor(size.heads, threads, [&](int64_t h) {

@@ -1,8 +1,8 @@
 // hpformer_attention --steps N [--systems a,b] [--layers 4] [--hidden 128] [--heads 8] [--threads 2] [--rounds 5]
 //                    [--axes ROWSxCOLUMNS] [--broken] : checks every encoder against its double-precision formula, all
-// layers at the very length that is timed, then times them in turn, and prints { "rows": [...] }. Beyond 4,096 steps the
-// check is made at 4,096, and `checked` is false; `checkedSteps` is the length at which it held, 0 where it did not. `--broken` gives each a defect. `--memory SYSTEM` is
-// the child that measures one encoder's memory.
+// layers at the very length that is timed, then times them in turn, and prints { "rows": [...] }. Beyond 4,096 steps
+// the check is made at 4,096, and `checked` is false; `checkedSteps` is the length at which it held, 0 where it did
+// not. `--broken` gives each a defect. `--memory SYSTEM` is the child that measures one encoder's memory.
 #include <malloc.h>
 
 #include <algorithm>
@@ -180,12 +180,12 @@ int run(int argc, char** argv) {
     std::printf(
         "%s\n  { \"system\": \"%s\", \"steps\": %lld, \"ms\": %.4f, \"low\": %.4f, \"high\": %.4f, \"bytes\": %lld, "
         "\"flops\": %.0f, "
-        "\"checked\": %s, \"checkedSteps\": %lld, \"error\": %.2e, \"parametersPerLayer\": %lld, \"repetitions\": %zu }",
+        "\"checked\": %s, \"checkedSteps\": %lld, \"error\": %.2e, \"parametersPerLayer\": %lld, \"repetitions\": %zu "
+        "}",
         i ? "," : "", o.systems[i].c_str(), static_cast<long long>(o.size.size.steps), times[i][times[i].size() / 2],
         times[i][times[i].size() / 4], times[i][times[i].size() * 3 / 4], static_cast<long long>(bytes),
-        systems[i]->flops(), holds && whole ? "true" : "false",
-        static_cast<long long>(holds ? sample.size.steps : 0), errors[i],
-        static_cast<long long>(systems[i]->parametersPerLayer()), times[i].size());
+        systems[i]->flops(), holds && whole ? "true" : "false", static_cast<long long>(holds ? sample.size.steps : 0),
+        errors[i], static_cast<long long>(systems[i]->parametersPerLayer()), times[i].size());
   }
   std::printf("\n], \"isa\": \"%s\", \"threads\": %d, \"hidden\": %lld, \"heads\": %lld, \"layers\": %lld }\n",
               kernels().isa, o.threads, static_cast<long long>(o.size.size.hidden),

@@ -197,8 +197,7 @@ class Synthesizer : public Attention {
       });
     if (broken)  // rank d_h - 1: one number of every head's scores is missing
       for (int64_t i = 0; i < q.count; ++i)
-        for (int64_t h = 0; h < size.heads; ++h)
-          std::fill_n(q.tile(i) + h * size.width() * q.lanes, q.lanes, 0.0f);
+        for (int64_t h = 0; h < size.heads; ++h) std::fill_n(q.tile(i) + h * size.width() * q.lanes, q.lanes, 0.0f);
     const int64_t width = size.width(), panel = kernels().panel;
     std::vector<Floats> values;
     for (int64_t h = 0; h < size.heads; ++h) {
@@ -231,8 +230,7 @@ class Synthesizer : public Attention {
       Matrix scores(1, x.rows);
       for (int64_t i = 0; i < x.rows; ++i) {
         for (int64_t j = 0; j < x.rows; ++j)
-          scores.at(0, j) =
-              bias_[at].data()[j] + dot(q.row(i) + h * width, second_[at].data() + j * width, width);
+          scores.at(0, j) = bias_[at].data()[j] + dot(q.row(i) + h * width, second_[at].data() + j * width, width);
         const Matrix p = softmaxRows(scores);
         for (int64_t j = 0; j < x.rows; ++j) addScaled(out.row(i) + h * width, p.at(0, j), values.row(j), width);
       }

@@ -67,8 +67,7 @@ class Reformer : public Attention {
                 const int64_t j = order[static_cast<std::size_t>(b)];
                 if (bucket[static_cast<std::size_t>(j)] != bucket[static_cast<std::size_t>(i)]) continue;
                 const double *q = qv.row(i) + h * width, *k = qv.row(j) + h * width;
-                const double s =
-                    dot(q, k, width) / std::sqrt(dot(k, k, width)) * factor - (i == j ? kSelf : 0.0);
+                const double s = dot(q, k, width) / std::sqrt(dot(k, k, width)) * factor - (i == j ? kSelf : 0.0);
                 pairs.emplace_back(j, s);
                 best = std::max(best, s);
               }
@@ -126,7 +125,8 @@ class Reformer : public Attention {
     std::fill(sum.data(), sum.data() + sum.size(), 0.0f);
     std::fill(top.begin(), top.end(), TileAttention::kMasked);
     TileAttention attention(width, kChunk, 2 * kChunk);
-    for (int64_t round = 0; round < (broken ? kRounds - 1 : kRounds); ++round) {  // broken: a round of hashing is missing
+    for (int64_t round = 0; round < (broken ? kRounds - 1 : kRounds);
+         ++round) {  // broken: a round of hashing is missing
       const Floats& rotation = packed_[static_cast<std::size_t>(h * kRounds + round)];
       for (int64_t i = 0; i < qv.count; ++i) {
         gemm(rotation.data(), half_, width, qv.tile(i) + channel * lanes, lanes, rotated.data(), lanes, lanes);

@@ -21,6 +21,11 @@ const kernels = [
   'keyScores 128 S=7',
   'scanBlock 128',
   'matvec 128',
+  'gemm folded 128x56',
+  'keyAttentionLanes 128 S=4',
+  'gemm fixed 128',
+  'gemm fixed folded 128x56',
+  'matvec fixed 128',
 ];
 const { values: options } = parseArgs({
   options: { write: { type: 'boolean', default: false }, binary: { type: 'string' } },
