@@ -212,10 +212,10 @@ test('the run queue is bounded: beyond it a run is refused, the others finish, t
   const long = batchOf(64, 0, 504, 76);
   const controller = new AbortController();
   const options = { signal: controller.signal };
-  const first = [slow.run(long, options), slow.run(long, options), slow.run(long, options)].map((run) =>
-    run.catch((error) => error),
-  );
-  const settled = Promise.allSettled(Array.from({ length: 2500 }, (_, i) => model.run(batchOf(1, i))));
+  // Enough of them, and the others' inputs at hand, that submitting is over before they are: however slow this process is.
+  const inputs = Array.from({ length: 2500 }, (_, i) => batchOf(1, i));
+  const first = Array.from({ length: 8 }, () => slow.run(long, options).catch((error) => error));
+  const settled = Promise.allSettled(inputs.map((input) => model.run(input)));
   controller.abort('enough');
   const results = await settled;
   await Promise.all(first);
