@@ -3,6 +3,7 @@
 #include <cstring>
 #include <exception>
 #include <new>
+#include <utility>
 
 #include "values.h"
 
@@ -120,7 +121,7 @@ void LoadJob::readWeights(napi_env env, napi_value weights) {
 }
 
 void LoadJob::work() {
-  status = Model::create(spec_, arrays_, options_, &model_);
+  status = Model::create(spec_, std::move(arrays_), options_, &model_);
   NamedArrays().swap(arrays_);
 }
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "sizes.h"
 #include "text.h"
@@ -11,7 +12,8 @@ namespace {
 
 class Intake {
  public:
-  explicit Intake(const NamedArrays& arrays) : arrays_(arrays) {}
+  // `own`: the same arrays where they may be emptied, or null.
+  Intake(const NamedArrays& arrays, NamedArrays* own) : arrays_(arrays), own_(own) {}
 
   void take(const std::string& name, std::initializer_list<int64_t> shape, Vector* out) {
     if (!status_.ok()) return;
@@ -32,10 +34,11 @@ class Intake {
       return;
     }
     if (array.narrow.empty()) {
-      *out = array.wide;
+      *out = own_ ? std::move((*own_)[name].wide) : array.wide;
     } else {
       out->assign(array.narrow.begin(), array.narrow.end());
     }
+    if (own_) (*own_)[name] = {};
     for (size_t i = 0; i < out->size(); ++i) {
       if (!std::isfinite((*out)[i])) {
         fail(name, "expected finite values, got " + numberText((*out)[i]) + " at index " + std::to_string(i));
@@ -70,14 +73,12 @@ class Intake {
   }
 
   const NamedArrays& arrays_;
+  NamedArrays* const own_;
   std::set<std::string> taken_;
   Status status_;
 };
 
-}  // namespace
-
-Status takeWeights(const Spec& spec, const NamedArrays& arrays, Weights* out) {
-  Intake intake(arrays);
+Status take(Intake intake, const Spec& spec, Weights* out) {
   const int64_t d = spec.hidden;
   switch (spec.embedding) {
     case EmbeddingKind::features: intake.take("embedding.weight", {d, spec.features}, &out->embedding); break;
@@ -116,6 +117,16 @@ Status takeWeights(const Spec& spec, const NamedArrays& arrays, Weights* out) {
   intake.take("head.output.weight", {spec.labels, width}, &out->output);
   if (spec.headBias) intake.take("head.output.bias", {spec.labels}, &out->outputBias);
   return intake.finish();
+}
+
+}  // namespace
+
+Status takeWeights(const Spec& spec, const NamedArrays& arrays, Weights* out) {
+  return take(Intake(arrays, nullptr), spec, out);
+}
+
+Status takeWeights(const Spec& spec, NamedArrays&& arrays, Weights* out) {
+  return take(Intake(arrays, &arrays), spec, out);
 }
 
 }  // namespace hpformer

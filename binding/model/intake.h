@@ -23,5 +23,7 @@ using NamedArrays = std::map<std::string, NamedArray>;
 // Takes every parameter that `spec` asks for under its canonical name. Fails with `checkpoint` for a missing, surplus,
 // wrongly sized or non-finite one, and with `config` when sizes overflow.
 Status takeWeights(const Spec& spec, const NamedArrays& arrays, Weights* out);
+// The same, giving back the memory of each array as soon as it was taken.
+Status takeWeights(const Spec& spec, NamedArrays&& arrays, Weights* out);
 
 }  // namespace hpformer

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <exception>
 #include <new>
+#include <utility>
 
 #include "binding/contract/float_mode.h"
 #include "binding/contract/reference.h"
@@ -42,13 +43,14 @@ Plan planOf(uint32_t rewrites, Precision precision) {
   return plan;
 }
 
-Status Model::create(const Spec& spec, const NamedArrays& arrays, const ModelOptions& options,
-                     std::shared_ptr<const Model>* out) {
+template <typename Arrays>
+Status Model::createFrom(const Spec& spec, Arrays&& arrays, const ModelOptions& options,
+                         std::shared_ptr<const Model>* out) {
   const DefaultFloatMode mode;
   try {
     auto model = std::make_shared<Model>();
     auto weights = std::make_shared<Weights>();
-    if (Status status = takeWeights(spec, arrays, weights.get()); !status.ok()) return status;
+    if (Status status = takeWeights(spec, std::forward<Arrays>(arrays), weights.get()); !status.ok()) return status;
     model->spec_ = spec;
     model->precision_ = options.precision;
     model->rejectNonFinite_ = options.rejectNonFinite;
@@ -61,6 +63,16 @@ Status Model::create(const Spec& spec, const NamedArrays& arrays, const ModelOpt
   } catch (const std::exception& error) {
     return {StatusCode::internal, error.what()};
   }
+}
+
+Status Model::create(const Spec& spec, const NamedArrays& arrays, const ModelOptions& options,
+                     std::shared_ptr<const Model>* out) {
+  return createFrom(spec, arrays, options, out);
+}
+
+Status Model::create(const Spec& spec, NamedArrays&& arrays, const ModelOptions& options,
+                     std::shared_ptr<const Model>* out) {
+  return createFrom(spec, std::move(arrays), options, out);
 }
 
 Status Model::connect(const ModelOptions& options) {

@@ -28,6 +28,9 @@ class Model {
  public:
   static Status create(const Spec& spec, const NamedArrays& arrays, const ModelOptions& options,
                        std::shared_ptr<const Model>* out);
+  // The same, giving back the memory of each array as soon as it was taken.
+  static Status create(const Spec& spec, NamedArrays&& arrays, const ModelOptions& options,
+                       std::shared_ptr<const Model>* out);
 
   const Spec& spec() const { return spec_; }
   bool isReference() const { return !backend_; }
@@ -39,6 +42,9 @@ class Model {
   Status run(Request<double>* request, uint32_t rewrites, FeedDefaults* defaults, const CancelFlag& cancel) const;
 
  private:
+  template <typename Arrays>
+  static Status createFrom(const Spec& spec, Arrays&& arrays, const ModelOptions& options,
+                           std::shared_ptr<const Model>* out);
   template <typename Real, typename Compute>
   Status guarded(Request<Real>* request, FeedDefaults* defaults, const CancelFlag& cancel, Compute compute) const;
   Status connect(const ModelOptions& options);

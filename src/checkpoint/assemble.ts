@@ -50,11 +50,17 @@ export function nameTensors(state: StateDict, where: string): NamedTensors {
 }
 
 /**
- * The parameters of a configuration from a state dict: all there, of the right shapes, finite; nothing left over.
+ * The parameters of a configuration from a state dict: all there, of the right shapes, finite; nothing left over. `own`: nobody else
+ * has the bytes that the tensors lie in.
  *
  * @throws HPformerError `ERR_HPFORMER_CHECKPOINT` listing what is missing, not taken by the configuration, or of another shape.
  */
-export function assemble(config: HPformerConfig, named: NamedTensors, where: string): Map<string, WeightTensor> {
+export function assemble(
+  config: HPformerConfig,
+  named: NamedTensors,
+  where: string,
+  own = false,
+): Map<string, WeightTensor> {
   const shapes = parameterShapes(config);
   const missing = [...shapes.keys()].filter((name) => !named.parameters.has(name));
   if (missing.length > 0) fail(where, `missing tensors ${listed(missing)}`);
@@ -72,7 +78,7 @@ export function assemble(config: HPformerConfig, named: NamedTensors, where: str
   const weights = new Map<string, WeightTensor>();
   for (const name of shapes.keys()) {
     const { key, tensor } = named.parameters.get(name)!;
-    const weight = widen(`${where}: ${key}`, tensor);
+    const weight = widen(`${where}: ${key}`, tensor, own);
     if (name.endsWith('.variance')) checkVariance(`${where}: ${key}`, weight);
     weights.set(name, weight);
   }

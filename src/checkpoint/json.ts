@@ -4,11 +4,16 @@ import { HPformerError } from '../errors';
 export type Json = null | boolean | number | string | Json[] | Map<string, Json>;
 
 const depthLimit = 64;
+/** A tensor is 8 values. Without a limit a value takes a hundred times the memory of its two characters in the file. */
+const valueLimit = 2 ** 18;
+/** Objects and lists among them: 3 in a tensor. */
+const objectLimit = 2 ** 17;
 const blank = /[ \t\n\r]*/y;
 const scalar = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null/y;
 
 /**
- * Strict JSON that refuses what JSON.parse lets pass: duplicate keys, malformed UTF-8, a byte-order mark, deep nesting.
+ * Strict JSON that refuses what JSON.parse lets pass: duplicate keys, malformed UTF-8, a byte-order mark, deep nesting, more than
+ * 262,144 values or 131,072 objects and lists among them.
  *
  * @throws HPformerError `ERR_HPFORMER_FILE` with the position.
  */
@@ -20,6 +25,8 @@ export function parseJson(bytes: Uint8Array, where: string): Json {
     throw new HPformerError('ERR_HPFORMER_FILE', `${where}: expected a header in UTF-8`, { cause });
   }
   let at = 0;
+  let values = 0;
+  let objects = 0;
   const fail = (expected: string): never => {
     const got = at < text.length ? JSON.stringify(text.slice(at, at + 12)) : 'the end';
     throw new HPformerError(
@@ -93,6 +100,10 @@ export function parseJson(bytes: Uint8Array, where: string): Json {
   };
   const readValue = (depth: number): Json => {
     if (depth > depthLimit) fail(`at most ${depthLimit} levels`);
+    if (++values > valueLimit) fail(`at most ${valueLimit} values`);
+    skip();
+    const opens = text[at] === '{' || text[at] === '[';
+    if (opens && ++objects > objectLimit) fail(`at most ${objectLimit} objects and lists`);
     if (take('{')) return readObject(depth + 1);
     if (take('[')) return readArray(depth + 1);
     return readScalar();

@@ -61,8 +61,9 @@ function readStateDict(bytes: Uint8Array, where: string): StateDict {
 /**
  * A checkpoint from its bytes: see {@link loadCheckpoint}.
  * @param where begins error messages.
+ * @param own nobody else has these bytes: large tensors may stay where they are.
  */
-export function parseCheckpoint(bytes: Uint8Array, config?: unknown, where = 'checkpoint'): Checkpoint {
+export function parseCheckpoint(bytes: Uint8Array, config?: unknown, where = 'checkpoint', own = false): Checkpoint {
   const state = readStateDict(bytes, where);
   const named = nameTensors(state, where);
   const known = mergeConfigs(readConfigMetadata(state.metadata, where), config);
@@ -70,7 +71,7 @@ export function parseCheckpoint(bytes: Uint8Array, config?: unknown, where = 'ch
   const merged = mergeConfigs(inferConfig(shapes, named.family, named.dead, known, state.args), known);
   checkKnown(merged, where);
   const complete = validateConfig(merged);
-  const weights = assemble(complete, named, where);
+  const weights = assemble(complete, named, where, own);
   const { [configKey]: _, ...metadata } = state.metadata;
   return {
     config: complete,
@@ -83,7 +84,7 @@ export function parseCheckpoint(bytes: Uint8Array, config?: unknown, where = 'ch
 
 /** {@link loadCheckpoint} of one file, by path. */
 export async function loadCheckpointFile(path: string, config?: unknown): Promise<Checkpoint> {
-  return parseCheckpoint(await readWhole(path), config, path);
+  return parseCheckpoint(await readWhole(path), config, path, true);
 }
 
 /**

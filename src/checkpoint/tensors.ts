@@ -1,3 +1,4 @@
+import { endianness } from 'node:os';
 import { HPformerError } from '../errors';
 import { fromBfloat16, fromFloat16 } from '../tensor/half';
 
@@ -74,12 +75,17 @@ function elementReader(view: DataView, type: ElementType): ((offset: number) => 
   }
 }
 
+/** Tensors of this many bytes and more are not copied when their bytes are ours. */
+const viewBytes = 65536;
+const littleEndian = endianness() === 'LE';
+
 /**
- * Copies a stored tensor into a typed array: float16, bfloat16 and float32 to float32 (exact), float64 as it is.
+ * A stored tensor as a typed array: float16, bfloat16 and float32 as float32 (exact), float64 as it is. A copy, unless `own` says
+ * that nobody else has the file's bytes: then a large tensor that lies there as the processor wants it is a view of them.
  *
  * @throws HPformerError `ERR_HPFORMER_CHECKPOINT` for other element types and for values that are not finite.
  */
-export function widen(name: string, tensor: StoredTensor): WeightTensor {
+export function widen(name: string, tensor: StoredTensor, own = false): WeightTensor {
   const { type, dims, bytes } = tensor;
   const read = elementReader(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), type);
   if (!read) {
@@ -89,9 +95,14 @@ export function widen(name: string, tensor: StoredTensor): WeightTensor {
     );
   }
   const count = dims.reduce((a, b) => a * b, 1);
-  const data = type === 'F64' ? new Float64Array(count) : new Float32Array(count);
   const size = elementBytes[type];
-  if (tensor.strides) copyStrided(data, read, size, dims, tensor.strides);
+  const Kind = type === 'F64' ? Float64Array : Float32Array;
+  const asItLies = own && littleEndian && size >= 4 && !tensor.strides && count * size >= viewBytes;
+  const view = asItLies && bytes.byteOffset % size === 0;
+  const data = view ? new Kind(bytes.buffer as ArrayBuffer, bytes.byteOffset, count) : new Kind(count);
+  if (view) {
+    // Nothing to copy.
+  } else if (tensor.strides) copyStrided(data, read, size, dims, tensor.strides);
   else for (let i = 0; i < count; i++) data[i] = read(i * size);
   for (let i = 0; i < count; i++) {
     if (!Number.isFinite(data[i])) {

@@ -5,6 +5,8 @@ import { PickleGlobal, PickleObject, type PickleValue } from './values';
 
 const stackLimit = 100_000;
 const memoLimit = 1_000_000;
+/** A tensor takes eight. One of a byte or two in the file takes hundreds in memory. */
+const objectLimit = 2 ** 17;
 /** Strings and integers of a checkpoint's pickle are short; longer ones are refused before they are made. */
 const stringLimit = 1 << 24;
 const integerLimit = 64;
@@ -69,6 +71,7 @@ class Machine {
   private readonly stack: PickleValue[] = [];
   private readonly marks: number[] = [];
   private readonly memo = new Map<number, PickleValue>();
+  private made = 0;
 
   constructor(
     private readonly bytes: Uint8Array,
@@ -111,6 +114,12 @@ class Machine {
     if (this.stack.length >= stackLimit) this.fail(`expected at most ${stackLimit} values on the stack`);
     this.stack.push(value);
     return true;
+  }
+
+  /** Pushes a list, a dict or another object that was made for it. */
+  private make(value: PickleValue): true {
+    if (++this.made > objectLimit) this.fail(`expected at most ${objectLimit} objects`);
+    return this.push(value);
   }
 
   private pop(): PickleValue {
@@ -216,23 +225,23 @@ class Machine {
         return true;
       case opcodes.EMPTY_TUPLE:
       case opcodes.EMPTY_LIST:
-        return this.push([]);
+        return this.make([]);
       case opcodes.EMPTY_DICT:
-        return this.push(new Map());
+        return this.make(new Map());
       case opcodes.TUPLE:
       case opcodes.LIST:
-        return this.push(this.popMark());
+        return this.make(this.popMark());
       case opcodes.DICT: {
         const dict = new Map();
         this.setItems(dict, this.popMark());
-        return this.push(dict);
+        return this.make(dict);
       }
       case opcodes.TUPLE1:
-        return this.push([this.pop()]);
+        return this.make([this.pop()]);
       case opcodes.TUPLE2:
-        return this.push([this.pop(), this.pop()].reverse());
+        return this.make([this.pop(), this.pop()].reverse());
       case opcodes.TUPLE3:
-        return this.push([this.pop(), this.pop(), this.pop()].reverse());
+        return this.make([this.pop(), this.pop(), this.pop()].reverse());
       case opcodes.APPEND:
         this.append([this.pop()]);
         return true;
@@ -301,11 +310,11 @@ class Machine {
         return this.global(module, name);
       }
       case opcodes.BINPERSID:
-        return this.push(storageOf(this.where, this.pop()));
+        return this.make(storageOf(this.where, this.pop()));
       case opcodes.REDUCE:
       case opcodes.NEWOBJ: {
         const [args, callee] = [this.pop(), this.pop()] as [PickleValue, PickleValue];
-        return this.push(reduce(this.where, callee, args));
+        return this.make(reduce(this.where, callee, args));
       }
       case opcodes.BUILD: {
         const state = this.pop();
