@@ -29,13 +29,19 @@ function problems() {
     const frame = svg.getBoundingClientRect();
     const texts = [...svg.querySelectorAll('text')].map((text) => [text.textContent, text.getBoundingClientRect()]);
     for (const [i, [text, box]] of texts.entries()) {
-      if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1)
+      if (
+        box.left < frame.left - 1 ||
+        box.right > frame.right + 1 ||
+        box.top < frame.top - 1 ||
+        box.bottom > frame.bottom + 1
+      )
         found.push(`${name}: "${text}" leaves the chart`);
       for (const [other, { left, right, top, bottom }] of texts.slice(0, i)) {
         // Boxes hold room above and below the letters: a third of their height may touch.
         const across = Math.min(box.right, right) - Math.max(box.left, left);
         const down = Math.min(box.bottom, bottom) - Math.max(box.top, top);
-        if (across > 1 && down > Math.min(box.height, bottom - top) / 3) found.push(`${name}: "${text}" lies on "${other}"`);
+        if (across > 1 && down > Math.min(box.height, bottom - top) / 3)
+          found.push(`${name}: "${text}" lies on "${other}"`);
       }
     }
   }
@@ -45,7 +51,14 @@ function problems() {
 /** A Chromium that is told what to do through a pipe (the DevTools protocol). */
 function start(program) {
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'hpformer-chromium-'));
-  const args = ['--headless', '--disable-gpu', '--hide-scrollbars', '--no-first-run', '--remote-debugging-pipe', `--user-data-dir=${profile}`];
+  const args = [
+    '--headless',
+    '--disable-gpu',
+    '--hide-scrollbars',
+    '--no-first-run',
+    '--remote-debugging-pipe',
+    `--user-data-dir=${profile}`,
+  ];
   if (process.getuid?.() === 0) args.push('--no-sandbox'); // root has none
   const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] });
   const waiting = new Map();

@@ -109,8 +109,15 @@ export function benchPage(run: BenchRun): string {
     );
   } else if (run.bench === 'kernels') {
     for (const level of run.ceilings?.levels ?? []) {
+      // Products of integers and of tiles have other roofs.
       const points = rows.flatMap((row) =>
-        row.name.startsWith('native') && row.isa === level.isa && row.flops && row.bytes && row.gflops
+        row.name.startsWith('native') &&
+        row.percent !== undefined &&
+        !row.name.endsWith('tiles') &&
+        row.isa === level.isa &&
+        row.flops &&
+        row.bytes &&
+        row.gflops
           ? [{ name: row.name.replace('native ', ''), flops: row.flops, bytes: row.bytes, gflops: row.gflops }]
           : [],
       );
@@ -158,7 +165,7 @@ export function benchPage(run: BenchRun): string {
     note,
     ...sections,
     section('All rows', table(head, cells)),
-    figures.length ? section('The run', table(['figure', 'value'], figures)) : '',
+    figures.length ? section('The run', table(['figure', 'value'], figures, 'pairs')) : '',
   );
 }
 

@@ -228,11 +228,11 @@ export function bars(label: string, items: readonly Bar[], mark?: number): strin
   return svg(label, body.join('') + line, items.length * row + 12, 'bars');
 }
 
-/** A table; cells are text. */
-export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
+/** A table; cells are text. Of kind `pairs` they wrap on a phone. */
+export function table(header: readonly string[], rows: readonly (readonly string[])[], kind = ''): string {
   const cells = (row: readonly string[], tag: string) =>
     `<tr>${row.map((c) => `<${tag}>${quoted(c)}</${tag}>`).join('')}</tr>`;
-  return `<div class="wide"><table><thead>${cells(header, 'th')}</thead><tbody>${rows.map((row) => cells(row, 'td')).join('')}</tbody></table></div>`;
+  return `<div class="wide"><table${kind && ` class="${kind}"`}><thead>${cells(header, 'th')}</thead><tbody>${rows.map((row) => cells(row, 'td')).join('')}</tbody></table></div>`;
 }
 
 /** A part of the page; empty content leaves it out. */
@@ -252,7 +252,8 @@ svg.plot,svg.bars{max-width:720px}.grid{stroke:var(--grid)}.roof{stroke:var(--so
 .legend i.dashed{height:0;width:18px;border-top:2px dashed var(--soft);border-radius:0;vertical-align:4px}
 .wide{overflow-x:auto}table{border-collapse:separate;border-spacing:0;font-size:.85rem;font-variant-numeric:tabular-nums}
 th,td{padding:4px 10px;border-bottom:1px solid var(--grid);text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--back)}
-@media(max-width:600px){body{padding:16px 12px}svg.plot text{font-size:17px}svg.bars text{font-size:17px}.wide{margin-right:-12px}}`;
+@media(max-width:600px){body{padding:16px 12px}svg.plot text{font-size:17px}svg.bars text{font-size:17px}.wide{margin-right:-12px}td:first-child{white-space:normal;min-width:8.5rem}.pairs td{white-space:normal}}
+@media(min-width:900px){.wide{position:relative;left:50%;transform:translateX(-50%);width:max-content;min-width:100%;max-width:calc(100vw - 32px)}}`;
 
 /** The page. `note` says on what machine. */
 export function page(title: string, note: string, ...sections: string[]): string {
