@@ -57,9 +57,9 @@ function build({ debug = false, because = '' } = {}) {
     `-DHPFORMER_TESTS=${tests ? 'ON' : 'OFF'}`,
     `-DHPFORMER_CUDA_ARCHITECTURES=${process.env.HPFORMER_CUDA_ARCHITECTURES ?? 'developer'}`,
   ];
-  for (const name of ['CMAKE_TOOLCHAIN_FILE', 'HPFORMER_CUDA']) {
-    if (process.env[name]) definitions.push(`-D${name}=${process.env[name]}`);
-  }
+  // Said every time, or a folder configured without CUDA once would go on making binaries without.
+  definitions.push(`-DHPFORMER_CUDA=${process.env.HPFORMER_CUDA || 'AUTO'}`);
+  if (process.env.CMAKE_TOOLCHAIN_FILE) definitions.push(`-DCMAKE_TOOLCHAIN_FILE=${process.env.CMAKE_TOOLCHAIN_FILE}`);
   if (!run(['-S', root, '-B', folder, ...definitions])) fail('CMake could not configure the build');
   const jobs = String(os.availableParallelism?.() ?? os.cpus().length);
   const target = tests ? [] : ['--target', 'hpformer'];

@@ -34,12 +34,12 @@ fi
 
 if [ "$what" != typescript ]; then
   native="$out/native"
-  cmake -S . -B "$native" -DCMAKE_BUILD_TYPE=Debug -DHPFORMER_TESTS=ON -DHPFORMER_CUDA="${HPFORMER_CUDA:-OFF}" \
+  cmake -S . -B "$native" -DCMAKE_BUILD_TYPE=Debug -DHPFORMER_TESTS=ON -DHPFORMER_TEST_MODELS=30 -DHPFORMER_CUDA="${HPFORMER_CUDA:-OFF}" \
     -DCMAKE_CXX_FLAGS="--coverage -O1" -DCMAKE_SHARED_LINKER_FLAGS=--coverage -DCMAKE_EXE_LINKER_FLAGS=--coverage \
     -DHPFORMER_OUTPUT_DIRECTORY="$PWD/$native/build/Release" >"$out/native-build.log"
   cmake --build "$native" --parallel "${JOBS:-2}" >>"$out/native-build.log"
   find "$native" -name '*.gcda' -delete
-  ctest --test-dir "$native" --output-on-failure | tail -n 4 || failed=1
+  ctest --test-dir "$native" --output-on-failure --parallel "${JOBS:-2}" | tail -n 4 || failed=1
   HPFORMER_PREBUILD="$PWD/$native" "${jest[@]}" test/unit/native test/unit/model test/session/model test/session/stream \
     test/session/abort test/trust/memory test/golden/valid >"$out/native.log" 2>&1 || failed=1
   grep -hE '^ *●|^Tests:' "$out/native.log" || true
