@@ -1,14 +1,16 @@
 /**
  * A short, seeded search of everything that reads bytes (search.ts says how to repeat one); weights.test.ts and tables.test.ts search
- * six of them by the clock. What any search found is kept in findings/ by name (<target>-<what>) and tried again. `npm run test:fuzz` searches on.
+ * six of them by the clock. What any search found is kept and tried again: findings/ by name (<target>-<what>), and corpus/, files that coverage
+ * led to. `npm run test:fuzz` searches on.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileOf } from './corpus';
+import { fileOf, kept } from './corpus';
 import { search, seed, timed } from './search';
 import { guarded, targets } from './targets';
 
 const findings = join(__dirname, 'findings');
+const corpus = join(__dirname, 'corpus');
 
 describe(`hostile bytes, SEED=${seed}`, () => {
   for (const target of targets.filter(({ name }) => !timed.includes(name))) search(target, 'cases');
@@ -19,6 +21,18 @@ describe(`hostile bytes, SEED=${seed}`, () => {
     const target = targets.find((candidate) => name.startsWith(`${candidate.name}-`));
     expect(target).toBeDefined();
     await guarded(target!, fileOf(target!, readFileSync(join(findings, name))));
+  });
+
+  test.each(targets.map((target) => [target.name, target] as const))('%s: the kept corpus', async (name, target) => {
+    const files = kept(corpus, name);
+    expect(files.length).toBeGreaterThan(0);
+    for (const [i, data] of files.entries()) {
+      try {
+        await guarded(target, fileOf(target, data));
+      } catch (error) {
+        throw new Error(`${name} ${i}: ${(error as Error).stack}`);
+      }
+    }
   });
 });
 

@@ -23,6 +23,7 @@ const figures = [
   ['node test/tools/mutation.cjs 400', /^\d+ of \d+ mutants .*$/gm, 1],
   ['npx jest test/fuzz', /^(?:fuzz|Tests): .*$/gm, 7],
   ['npm run test:fuzz -- 240', /^fuzz: .*$/gm, 3],
+  ['npm run test:fuzz -- 60', /^fuzz: .*$/gm, 3],
   ['bash test/tools/fuzz-native.sh 1800', /^fuzz: .*$/gm, 2],
   ['npm run prebuilds && node test/tools/release.cjs --partial', /^(?:prebuilds|tarball).*$/gm, 3],
   ['CHILDREN=100 npx jest test/session/process', tests, 1],
