@@ -1,8 +1,9 @@
-// Regenerates the tables that come from the source: errors (README.md), configuration (docs/configuration.md).
+// Regenerates what comes from sources: the tables of errors (README.md) and configuration (docs/configuration.md), the figures.
 // `--check` only compares. test/house/docs.test.ts does the same from the sources.
 'use strict';
 const fs = require('node:fs');
 const path = require('node:path');
+const { figures } = require('./figures.cjs');
 
 const root = path.join(__dirname, '..');
 const cell = (text) => String(text).replaceAll('|', '\\|').replaceAll('\n', ' ');
@@ -41,6 +42,7 @@ function documents({ errorCodes, configRows }) {
   return [
     of('README.md', 'errors', errorTable(errorCodes)),
     of('docs/configuration.md', 'configuration', configTable(configRows())),
+    ...figures(),
   ];
 }
 
@@ -52,7 +54,7 @@ if (require.main === module) {
   let stale = false;
   for (const { file, text } of documents({ errorCodes, configRows })) {
     const target = path.join(root, file);
-    if (fs.readFileSync(target, 'utf8') === text) continue;
+    if (fs.existsSync(target) && fs.readFileSync(target, 'utf8') === text) continue;
     stale = true;
     if (check) console.error(`${file} is not what the sources say; run: npm run docs`);
     else fs.writeFileSync(target, text);

@@ -1,4 +1,4 @@
-/** Every TypeScript example of the README runs as written, against dist/. */
+/** Every TypeScript example of the README and of docs/start.md runs as written, against dist/. */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { ModuleKind, ScriptTarget, transpileModule } from 'typescript';
 import { root } from '../skips';
 
-const examples = [...readFileSync(join(root, 'README.md'), 'utf8').matchAll(/```ts\n([\s\S]*?)```/g)].map(
-  (match) => match[1]!,
+const examples = ['README.md', 'docs/start.md'].flatMap((file) =>
+  [...readFileSync(join(root, file), 'utf8').matchAll(/```ts\n([\s\S]*?)```/g)].map((match) => match[1]!),
 );
 
 describe('README', () => {
