@@ -57,6 +57,8 @@ function digest(entries, keep, extra) {
 
 function stamp(name, fingerprint) {
   fs.mkdirSync(stamps, { recursive: true });
+  // A new file each time: in node_modules that was copied as hard links, the other copy keeps what is true of it.
+  fs.rmSync(path.join(stamps, name), { force: true });
   fs.writeFileSync(path.join(stamps, name), `${fingerprint}\n`);
 }
 
