@@ -45,7 +45,7 @@ inline Status load(const Spec& spec, std::shared_ptr<const Weights> weights, Pre
 }
 
 inline bool sameBits(const float* a, const float* b, size_t count) {
-  return std::memcmp(a, b, count * sizeof(float)) == 0;
+  return count == 0 || std::memcmp(a, b, count * sizeof(float)) == 0;
 }
 inline bool sameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && sameBits(a.data(), b.data(), a.size());

@@ -3,8 +3,9 @@
 # address: ASan + UBSan, native tests with leak check, then the addon inside Node under jest   thread: TSan, the same
 # valgrind: memcheck over native tests and a run inside Node   Needs g++ with its sanitizer libraries, or valgrind.
 # Under jest: every suite that runs the addon. Left out: those that are TypeScript alone and run no line that is watched (test/unit but
-# for model and native, test/fuzz, test/cli), the package, the house rules, the benchmarks, and CUDA kernels (cuda/ has tests of its
-# own). Random tests run fewer times than in npm test (CHILDREN, ABORTS, TIMES, REPEATS set more): each run is 5 to 20 times slower.
+# for model and native, test/fuzz, test/cli), the package, the house rules, the benchmarks, and CUDA: its host code is watched in the
+# native tests (cuda.sh). Random tests run fewer times than in npm test (CHILDREN, ABORTS, TIMES, REPEATS set more): each run is 5 to
+# 20 times slower.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kind=${1:-address}
@@ -17,14 +18,17 @@ case "$kind" in
   *) echo "usage: test/tools/sanitize.sh address|thread|valgrind [jest arguments]" >&2; exit 2 ;;
 esac
 build="build-sanitize-$kind"
-cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DHPFORMER_TESTS=ON -DHPFORMER_CUDA="${HPFORMER_CUDA:-OFF}" \
+source test/tools/cuda.sh
+cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DHPFORMER_TESTS=ON -DHPFORMER_CUDA="$cuda" \
   -DHPFORMER_SANITIZE="$flags" -DHPFORMER_TEST_MODELS="$models" -DHPFORMER_OUTPUT_DIRECTORY="$PWD/$build/build/Release"
+cuda_kernels "$build"
 cmake --build "$build" --parallel "${JOBS:-2}"
 
 export ASAN_OPTIONS="halt_on_error=1:detect_stack_use_after_return=1"
 export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1"
 export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:suppressions=$PWD/test/tools/tsan.supp"
-ctest --test-dir "$build" --output-on-failure --parallel "${JOBS:-2}" | tail -n 30
+# Once more on another capability, or with other sums, the host code does nothing new.
+ctest --test-dir "$build" --exclude-regex '^cuda.*_(cc90|truncated)$' --output-on-failure --parallel "${JOBS:-2}" | tail -n 30
 
 # The addon inside an ordinary Node: the run time is preloaded, leaks are left to the native tests (Node itself keeps much).
 runtime=$(${CXX:-g++} -print-file-name="$library")
