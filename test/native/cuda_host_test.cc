@@ -1,11 +1,9 @@
-// The host side under drivers that lack something, refuse something or come from another age, under many threads at
-// once, and without host memory. The odd driver is the real one (HPFORMER_CUDA_LIBRARY) with entries replaced. Exits
-// with 77 where there is none.
+// The host side under drivers that lack something, refuse something or come from another age, and under many threads at
+// once. The odd driver is the real one (HPFORMER_CUDA_LIBRARY) with entries replaced. Exits with 77 where there is
+// none.
 #include <unistd.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <new>
 #include <thread>
 
 #include "cuda/driver.h"
@@ -15,20 +13,6 @@
 using namespace hpformer;
 using namespace hpformer::testing;
 namespace cuda = hpformer::cuda;
-
-// ---- host memory that runs out: the n-th allocation of this thread fails ----
-
-namespace {
-thread_local int64_t tAllocationsLeft = -1;
-}  // namespace
-
-void* operator new(size_t bytes) {
-  if (tAllocationsLeft >= 0 && tAllocationsLeft-- == 0) throw std::bad_alloc();
-  if (void* p = std::malloc(bytes ? bytes : 1)) return p;
-  throw std::bad_alloc();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace {
 
@@ -217,27 +201,6 @@ void crowds(Model& model) {
       [&] { crowd(model, 8, "no further stream"); });
 }
 
-// Any allocation on the way failing: an error, and all lanes are there afterwards.
-void withoutMemory(Model& model) {
-  std::unique_ptr<Backend> backend;
-  expect(model.load(&backend).ok(), "load");
-  int failed = 0;
-  for (int64_t n = 0; n < 4000; n += 1 + n / 20) {
-    Run<float> run(model.spec, model.batch, false, false);
-    tAllocationsLeft = n;
-    const Status s = backend->run(run.request, {}, kNever);
-    const bool reached = tAllocationsLeft < 0;
-    tAllocationsLeft = -1;
-    if (!reached) break;
-    ++failed;
-    const bool told = s.code == StatusCode::memory || (s.ok() && sameBits(run.logits, model.expected));
-    expect(told, "allocation " + std::to_string(n) + " failed: " + s.message);
-  }
-  expect(failed > 10, "only " + std::to_string(failed) + " allocations failed");
-  backend.reset();
-  crowd(model, 6, "after failed allocations");
-}
-
 }  // namespace
 
 int main() {
@@ -254,7 +217,6 @@ int main() {
     unreadable(*model);
     sticky(*model);
     crowds(*model);
-    withoutMemory(*model);
   }
   return result();
 }

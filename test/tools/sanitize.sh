@@ -27,8 +27,11 @@ cmake --build "$build" --parallel "${JOBS:-2}"
 export ASAN_OPTIONS="halt_on_error=1:detect_stack_use_after_return=1"
 export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1"
 export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:suppressions=$PWD/test/tools/tsan.supp"
-# Once more on another capability, or with other sums, the host code does nothing new.
-ctest --test-dir "$build" --exclude-regex '^cuda.*_(cc90|truncated)$' --output-on-failure --parallel "${JOBS:-2}" | tail -n 30
+# Once more on another capability, or with other sums, the host code does nothing new. A program with an operator new of its own is
+# the stand-in driver's allocator too, and what its threads do is not watched.
+without='^cuda.*_(cc90|truncated)$'
+[ "$kind" = thread ] && without="$without|^cuda_allocation_test$"
+ctest --test-dir "$build" --exclude-regex "$without" --output-on-failure --parallel "${JOBS:-2}" | tail -n 30
 
 # The addon inside an ordinary Node: the run time is preloaded, leaks are left to the native tests (Node itself keeps much).
 runtime=$(${CXX:-g++} -print-file-name="$library")
