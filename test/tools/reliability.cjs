@@ -24,7 +24,7 @@ const figures = [
   ['npx jest test/fuzz', /^(?:fuzz|Tests): .*$/gm, 7],
   ['npm run test:fuzz -- 240', /^fuzz: .*$/gm, 3],
   ['npm run test:fuzz -- 60', /^fuzz: .*$/gm, 3],
-  ['bash test/tools/fuzz-native.sh 1800', /^fuzz: .*$/gm, 2],
+  ['bash test/tools/fuzz-native.sh 60', /^fuzz: .*$/gm, 2],
   ['npm run prebuilds && node test/tools/release.cjs --partial', /^(?:prebuilds|tarball).*$/gm, 3],
   ['CHILDREN=100 npx jest test/session/process', tests, 1],
   ['ABORTS=10000 npx jest test/session/abort', tests, 1],

@@ -1,6 +1,7 @@
 // libFuzzer: a small model of any kind, a batch whose ids, lengths, steps and weights come from strangers. A run is a
 // result or a status; nothing is read or written beyond the arrays, which have exactly the sizes that the request
 // claims.
+#include <cstdio>
 #include <memory>
 #include <string>
 
@@ -99,7 +100,12 @@ void run(Bytes& b, const Spec& s, const Model& model) {
   FeedDefaults defaults;
   const CancelFlag cancel{false};
   const Status status = model.run(&request, b.byte() & 0x7f, &defaults, cancel);
-  if (!status.ok() && (status.message.empty() || status.code == StatusCode::internal)) __builtin_trap();
+  // TypeScript sizes outputs itself, so that too few segments there are a defect of ours; here a stranger chose them.
+  const bool tooFew = status.message.find("outputs have room for") != std::string::npos;
+  if (!status.ok() && (status.message.empty() || (status.code == StatusCode::internal && !tooFew))) {
+    std::fprintf(stderr, "status %d: %s\n", static_cast<int>(status.code), status.message.c_str());
+    __builtin_trap();
+  }
 }
 
 }  // namespace
