@@ -26,6 +26,10 @@ const cases = [
   { name: 'text', preset: 'text', batch: 2, steps: 1000, rows: 1000, launches: 1 },
 ];
 
+function configOf(presets, { preset, hidden, layers }) {
+  return presets[preset]({ ...(hidden && { hidden }), ...(layers && { layers }) });
+}
+
 // ---- in the child: the model runs under the simulator, which writes its report when the process ends ----
 
 function feeds(config, { batch, steps }) {
@@ -41,10 +45,9 @@ function feeds(config, { batch, steps }) {
   return { tokens: { type: 'int32', data, dims: [batch, steps] } };
 }
 
-async function child({ name, precision, path, runs }) {
+async function child({ one, precision, path, runs }) {
   const { HPformer, presets } = require('../dist/index.js');
-  const one = cases.find((each) => each.name === name);
-  const config = presets[one.preset](one.hidden ? { hidden: one.hidden } : {});
+  const config = configOf(presets, one);
   const rewrites = { depthFirst: path === 'fused' };
   const model = await HPformer.create(config, { device: 'cuda:0', precision, rewrites });
   for (let i = 0; i < runs; ++i) await model.run(feeds(config, one));
@@ -61,7 +64,7 @@ function report(options, folder) {
   const checks = { GPUSIM_CHECKS: '0', GPUSIM_VERBOSE: '0', ...(options.path === 'fused' && { GPUSIM_THREADS: '1' }) };
   const env = { ...process.env, ...checks, HPFORMER_CUDA_LIBRARY: library, GPUSIM_REPORT: file, GPUSIM_CC: options.cc };
   const run = spawnSync(process.execPath, [__filename, '--child', JSON.stringify(options)], { env, encoding: 'utf8' });
-  if (run.status !== 0) throw new Error(`counting ${options.name} failed: ${run.stderr}`);
+  if (run.status !== 0) throw new Error(`counting ${options.one.name} failed: ${run.stderr}`);
   return JSON.parse(readFileSync(file, 'utf8'));
 }
 
@@ -129,14 +132,15 @@ function metrics({ kernels, api }, one, precision, config) {
   const least = compulsory(config, one, precision);
   const unique = sum((k) => k.unique_read_bytes + k.unique_write_bytes);
   const stacks = Object.entries(kernels).filter(([name]) => name.includes('stack'));
-  const blocks = stacks.reduce((total, [, k]) => total + k.blocks, 0);
-  const ahead = one.rows > 64 ? one.batch : 0; // blocks that only compute keys: more rows than a tile has
-  const tiles = blocks - ahead;
-  // Rows of a block: 16 a tile, `tiles` (the name's end) a group, a group for every 128 threads.
-  const tileRows = stacks.reduce(
-    (total, [name, k]) => total + ((k.blocks - ahead) * 16 * Number(name.slice(-1)) * k.threads_per_block_max) / 128,
-    0,
-  );
+  // Rows of a tile: 16 for every warp's tile (the end of the name) and every 128 threads. Other blocks only compute keys.
+  let tiles = 0;
+  let tileRows = 0;
+  for (const [name, k] of stacks) {
+    const height = (16 * Number(name.slice(-1)) * k.threads_per_block_max) / 128;
+    const here = one.rows > 1 ? k.launches * one.batch * Math.ceil(one.rows / height) : k.blocks;
+    tiles += here;
+    tileRows += here * height;
+  }
   const tilesPerSequence = one.rows === 1 ? 1 : tiles / one.batch;
   const allowed = 1.1 * (sum((k) => k.blocks) * least.weights + 3 * least.inputs * tilesPerSequence + least.outputs);
   const matrix = bf16 + tf32;
@@ -193,10 +197,10 @@ function metrics({ kernels, api }, one, precision, config) {
 /** One row: a case in a precision on a path. `runs` beyond the first repeat the shape (for what must not grow). */
 function count(one, precision, path, { cc = '8.0', runs = 1 } = {}) {
   const { presets } = require('../dist/index.js');
-  const config = presets[one.preset](one.hidden ? { hidden: one.hidden } : {});
+  const config = configOf(presets, one);
   const folder = mkdtempSync(join(tmpdir(), 'hpformer-counters-'));
   try {
-    const raw = report({ name: one.name, precision, path, runs, cc }, folder);
+    const raw = report({ one, precision, path, runs, cc }, folder);
     const sizes = { batch: one.batch, steps: one.steps, rows: one.rows, hidden: config.hidden };
     return {
       name: one.name,

@@ -11,6 +11,7 @@ namespace hpformer::cuda {
 namespace {
 
 constexpr int64_t kTogetherSteps = 512;  // packed sequences up to this length: their own block does their TDHP
+constexpr int64_t kSharedSteps = 256;    // shorter sequences do not repay that blocks wait for each other once more
 // Head layers wider than this get launches of their own, as in the unfused path: for rows that are read, and for sums.
 constexpr int64_t kHeadInside = 1024, kHeadAfter = 4096;
 
@@ -21,6 +22,7 @@ struct Shape {
   int packed = 0;
   int single = 0;  // StackParams::single; 0: keys come from blocks ahead
   int staged = 0;  // TdhpParams::staged
+  int stages = kMostStages;
   int shared = 0;
   int rows() const { return 16 * tiles * groups; }
 };
@@ -44,8 +46,7 @@ class Fused {
       if (!segmentsOf(spec_, spec_.over == Over::valid ? feed.lengths[b] : feed.steps, &s).ok()) return false;
       if (s.count < 1 || s.count > kMaxSegments) return false;
       const int segments = static_cast<int>(s.count);
-      Shape smallest;
-      smallest.packed = packable();
+      Shape smallest = least(segments);
       if (!measure(segments, &smallest)) return false;
     }
     return true;
@@ -86,23 +87,42 @@ class Fused {
     return static_cast<int>(most);
   }
 
+  // The smallest launch shape; with fewer slices of weights in flight where that is what makes it fit.
+  Shape least(int segments) const {
+    Shape shape;
+    shape.packed = packable();
+    if (!measure(segments, &shape) && hasTight(static_cast<int>(spec_.hidden), half_)) shape.stages = kLeastStages;
+    return shape;
+  }
+
   bool measure(int segments, Shape* shape) const {
     const bool inside = sums() ? headAfter() : headInside();
-    shape->shared = StackLayout(static_cast<int>(spec_.hidden), element(), shape->rows(), embedSlices(), segments,
-                                shape->packed, shape->single, absorbed(), shape->staged, embedded(),
+    shape->shared = StackLayout(static_cast<int>(spec_.hidden), element(), shape->stages, shape->rows(), embedSlices(),
+                                segments, shape->packed, shape->single, absorbed(), shape->staged, embedded(),
                                 inside ? widest() : 0, !sums(), sums() ? static_cast<int>(spec_.sequences) : 0)
                         .total;
     return shape->shared <= limit_;
   }
 
+  // Of long and few sequences the keys are shared by blocks, one for each segment and pass, if all of them can start at
+  // once.
+  int64_t sharedBlocks(const Input& in) const { return 2 * slice_.count * in.segments; }
+  bool shareable(const Input& in) const {
+    return in.steps >= kSharedSteps && in.segments > 1 && sharedBlocks(in) <= model_.device().multiprocessors();
+  }
+
   // The largest tile that fits shared memory and still gives every multiprocessor something to do. A sequence of one
   // tile computes its keys in that tile's block, others ahead of their tiles, by more than the least number of warps.
-  bool choose(int segments, int64_t rows, Shape* shape) const {
+  bool choose(const Input& in, int64_t rows, Shape* shape) const {
+    const int segments = static_cast<int>(in.segments);
+    const bool shared = shareable(in);
     const int64_t busy = model_.device().multiprocessors();
+    const int stages = least(segments).stages;
     bool found = false;
     for (const auto& [tiles, groups] : {std::pair{1, 1}, {1, 2}, {2, 2}}) {
-      Shape next{tiles, groups, 0, 0, 0, 0};
-      if (tiles == 2 && !hasTwoTiles(static_cast<int>(spec_.hidden), half_)) break;
+      Shape next;
+      next.tiles = tiles, next.groups = groups, next.stages = stages;
+      if (tiles == 2 && (shared || stages < kMostStages || !hasTwoTiles(static_cast<int>(spec_.hidden), half_))) break;
       if (!measure(segments, &next)) break;
       const auto blocks = [&](int height) { return slice_.count * ((rows + height - 1) / height); };
       if (found && (rows <= shape->rows() || (shape->groups > 1 && blocks(shape->rows()) <= busy))) break;
@@ -179,20 +199,29 @@ class Fused {
     return p;
   }
 
+  // Keys from blocks ahead: one for each sequence, or shared.
+  void share(const Input& in, StackParams* p) {
+    const bool shared = shareable(in);
+    p->shares = shared ? static_cast<int>(in.segments) : 1;
+    p->ahead = static_cast<int>(shared ? sharedBlocks(in) : slice_.count);
+    if (shared) p->tdhp.means = program_->scratch<float>(slice_.count * in.segments * spec_.hidden);
+  }
+
   void launch(const Input& in, const Shape& shape, int64_t tiles, StackParams* p) {
     const int64_t d = spec_.hidden, count = slice_.count * in.segmentsMax * d;
     float* out = slice_.at(in.out->keys, in.segmentsMax * d);
     p->tdhp.keys = shape.single && !out ? nullptr : program_->result(out, count);
-    p->ahead = shape.single ? 0 : static_cast<int>(slice_.count);
+    if (!shape.single) share(in, p);
     p->tiles = static_cast<int>(tiles);
     // Counters are zeroed by coming with the inputs.
     if (p->ahead || sums()) {
       unsigned* host = nullptr;
-      const int64_t pairs = (tiles + 1) / 2, counters = 1 + slice_.count * (sums() ? 2 + pairs : 1);
+      const int64_t pairs = (tiles + 1) / 2, counters = 1 + slice_.count * (sums() ? 3 + pairs : 2);
       p->counters = program_->stage<unsigned>(counters, &host);
       if (host) std::fill_n(host, counters, 0u);
     }
-    const std::string name = "stack_" + std::to_string(d) + (half_ ? "_bf16_" : "_f32_") + std::to_string(shape.tiles);
+    const std::string name = "stack_" + std::to_string(d) + (half_ ? "_bf16_" : "_f32_") +
+                             (shape.stages == kLeastStages ? "tight_" : "") + std::to_string(shape.tiles);
     const int64_t blocks = shape.packed ? (slice_.count + shape.packed - 1) / shape.packed : tiles * slice_.count;
     program_->launch(name, {p->ahead + blocks}, 128 * shape.groups, static_cast<size_t>(shape.shared), *p);
   }
@@ -202,6 +231,7 @@ class Fused {
   Status pack(int segments, int64_t steps, Shape* shape) const {
     shape->packed = static_cast<int>(std::clamp<int64_t>((slice_.count + 7) / 8, 1, 16));
     shape->single = steps <= kTogetherSteps;
+    shape->stages = least(segments).stages;
     while (shape->packed > 1 && !measure(segments, shape)) --shape->packed;
     if (!measure(segments, shape)) shape->single = 0;
     if (shape->single) {
@@ -228,7 +258,7 @@ class Fused {
     Shape shape;
     if (packable()) {
       if (Status s = pack(segments, in.steps, &shape); !s.ok()) return s;
-    } else if (!choose(segments, steps ? in.steps : 1, &shape)) {
+    } else if (!choose(in, steps ? in.steps : 1, &shape)) {
       return noRoom();
     }
     StackParams p = parameters(in, shape, pick());
@@ -258,7 +288,7 @@ class Fused {
       Input in;
       if (Status s = stageInput(model_, slice_, i == 1, RowSelection::read, program_, &in); !s.ok()) return s;
       Shape shape;
-      if (!choose(static_cast<int>(in.segments), in.rowsMax, &shape)) return noRoom();
+      if (!choose(in, in.rowsMax, &shape)) return noRoom();
       StackParams p = parameters(in, shape, pick());
       if (pick() == Pick::weights) {
         float* host = nullptr;

@@ -146,6 +146,7 @@ class Calls : public KernelDevice {
         StackParams all{};
         all.tdhp = p;
         all.batch = all.ahead = static_cast<int>(z.batch);
+        all.shares = 1;
         program_->launch("stack_" + std::to_string(d) + "_f32_1", {z.batch}, 256, shared, all);
       });
     }
@@ -186,9 +187,15 @@ class Calls : public KernelDevice {
   Status layer(const KernelSizes& z, const float* x, const float* keys, const reference::LayerArrays<float>& w,
                NormKind kind, Activation activation, float* out) override {
     const int64_t d = z.hidden, rows = z.batch * z.steps;
-    const StackLayout layout(static_cast<int>(d), 4, 16, 0,
-                             static_cast<int>(std::min<int64_t>(z.segments, kMaxSegments)), 0, 0, 0, 0, 0, 0, 1, 0);
-    if (z.segments <= kMaxSegments && hasFusedWidth(d) && layout.total <= static_cast<int>(device_->sharedLimit())) {
+    const auto bytes = [&](int stages) {
+      return StackLayout(static_cast<int>(d), 4, stages, 16, 0,
+                         static_cast<int>(std::min<int64_t>(z.segments, kMaxSegments)), 0, 0, 0, 0, 0, 0, 1, 0)
+          .total;
+    };
+    const int limit = static_cast<int>(device_->sharedLimit());
+    const bool tight = bytes(kMostStages) > limit && hasTight(static_cast<int>(d), false);
+    const int stages = tight ? kLeastStages : kMostStages;
+    if (z.segments <= kMaxSegments && hasFusedWidth(d) && bytes(stages) <= limit) {
       std::shared_ptr<DeviceModel> model;
       if (Status s = oneLayer(z, w, kind, activation, &model); !s.ok()) return s;
       return run(z, [&] {
@@ -213,8 +220,8 @@ class Calls : public KernelDevice {
         p.vectorStride = static_cast<int>(5 * d);
         p.pick = Pick::steps;
         p.encoded = result(out, rows * d);
-        program_->launch("stack_" + std::to_string(d) + "_f32_1", {p.tiles * z.batch}, 128,
-                         static_cast<size_t>(layout.total), p);
+        program_->launch("stack_" + std::to_string(d) + (tight ? "_f32_tight_1" : "_f32_1"), {p.tiles * z.batch}, 128,
+                         static_cast<size_t>(bytes(stages)), p);
       });
     }
     return run(z, [&] {

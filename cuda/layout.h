@@ -13,7 +13,8 @@ constexpr int kParts = 4;         // tdhp: a segment's rows are cut into this ma
 constexpr int kTogether = 4;      // tdhp: segments in flight, kParts * kTogether runs
 constexpr int kRawWidth = 128;    // tdhp: widest raw row
 constexpr int kMaxSegments = 64;  // stack: S of the fused path
-constexpr int kStages = 3;        // stack: slices of weights in flight
+constexpr int kMostStages = 3;    // stack: slices of weights in shared memory, one less in flight
+constexpr int kLeastStages = 2;   // the same where shared memory has no room for more
 constexpr int kRowPadding = 8;    // stack: floats after a row on its way to the head
 constexpr int kSumRows = 128;     // stack: readouts that sum rows: in trees over so many
 
@@ -48,6 +49,9 @@ HPFORMER_BOTH inline int keyFloats(int hidden, int rows) { return rows * (hidden
 // (kernels/fused.cu).
 HPFORMER_BOTH inline bool hasTwoTiles(int hidden, bool bfloat16) { return hidden <= (bfloat16 ? 160 : 128); }
 
+// Whether `stack` has an instance with kLeastStages, for devices with 99 KB of shared memory for a block (8.6, 8.9).
+HPFORMER_BOTH inline bool hasTight(int hidden, bool bfloat16) { return hidden == 256 && !bfloat16; }
+
 struct StackLayout {
   int stride;                                           // bytes of an operand row
   int weights, operands, reduction, word, keys, total;  // byte offsets; `word` is what one thread tells the others
@@ -55,11 +59,12 @@ struct StackLayout {
   // `segments`: the most of any sequence of the launch. `single`: sequences whose TDHP the block computes together; a
   // block that computes keys for others has all of the memory for that. `joined`: inputs of the head together, where
   // the readout sums rows; the head is then the last to use the memory.
-  HPFORMER_BOTH StackLayout(int hidden, int element, int rows, int embedSlices, int segments, int packed, int single,
-                            int absorbed, int staged, int embedded, int headWidest, int headInside, int joined) {
+  HPFORMER_BOTH StackLayout(int hidden, int element, int stages, int rows, int embedSlices, int segments, int packed,
+                            int single, int absorbed, int staged, int embedded, int headWidest, int headInside,
+                            int joined) {
     stride = (hidden * element + 127) / 128 * 128;
     weights = 0;
-    operands = kStages * 64 * hidden;
+    operands = stages * 64 * hidden;
     // P and Q; raw rows, TDHP's workspace (or keys on their way from memory) and the rows of the head take the same
     // place at other times.
     int area = 2 * rows * stride;

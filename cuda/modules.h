@@ -7,9 +7,9 @@
 
 namespace hpformer::cuda {
 
-// The module's name: kernels are called stack_<width>_<precision>_<tiles>, or anything else.
+// The module's name: kernels are called stack_<width>_<precision>[_tight]_<tiles>, or anything else.
 inline std::string moduleOf(const std::string& kernel) {
-  if (kernel.rfind("stack_", 0) == 0) return kernel.substr(6, kernel.rfind('_') - 6);
+  if (kernel.rfind("stack_", 0) == 0) return kernel.substr(6, kernel.find('_', kernel.find('_', 6) + 1) - 6);
   return "common";
 }
 

@@ -138,6 +138,7 @@ struct TdhpParams {
   int max;               // pooling by maximum
   int absorbed;          // features and mean pooling: rows are never embedded (embed, query, prefix used)
   int embedded;          // other features: rows are embedded one by one (slices used)
+  float* means;          // [batch, segments, hidden]: segment means on their way between blocks that share a sequence
   int staged;            // rows of the origin table that a block keeps in shared memory, for several sequences; or 0
   float scale;           // 1 / sqrt(hidden)
   const double* prefix;  // [positions + 1, hidden]: sums of origin rows
@@ -171,11 +172,13 @@ struct HeadParams {
 struct StackParams {
   TdhpParams tdhp;
   // Keys: `single` > 0: every block computes those of its own sequences, so many at once. Otherwise the first `ahead`
-  // blocks to start compute those of one sequence each and the others wait for theirs.
-  int single, ahead;
-  int tiles;           // of a sequence, where a tile holds rows of one sequence
-  unsigned* counters;  // null if nobody waits; zero at the start: blocks started; [batch] keys are there; for sums also
-                       // [batch] pairs of tiles summed and [batch, pairs] tiles of a pair
+  // blocks to start compute them and the others wait for theirs: each of these blocks those of one sequence, or with
+  // `shares` = segments > 1 first a block for each segment its mean, then another the rest.
+  int single, ahead, shares;
+  int tiles;  // of a sequence, where a tile holds rows of one sequence
+  // Null if nobody waits; zero at the start: blocks started; [batch] shares whose means are there; [batch] shares whose
+  // keys are there; for sums also [batch] pairs of tiles summed and [batch, pairs] tiles of a pair.
+  unsigned* counters;
   const int* rowList;  // [batch, steps] or null: row i of a sequence is step rowList[i]
   int batch;
   int packed;  // sequences per tile with one row each; 0: a tile holds rows of one sequence

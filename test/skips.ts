@@ -35,6 +35,9 @@ export function cudaLibrary(): string | undefined {
   return process.env.HPFORMER_CUDA_LIBRARY ?? (existsSync(standIn) ? standIn : undefined);
 }
 
+/** Checks that the stand-in driver does only when asked; a real driver does not look. */
+export const cudaChecks = { GPUSIM_CHECK_INIT: '1', GPUSIM_CHECK_GLOBAL_RACE: '1' };
+
 /** Reason when CUDA kernels cannot run: no driver library, neither named nor built from the stand-in's source, or none compiled in. */
 export function withoutCudaLibrary(): string | undefined {
   if (cudaLibrary() === undefined) return 'no CUDA driver library';

@@ -5,15 +5,15 @@
 
 namespace hpformer::cuda {
 
-template <int kHidden, bool kBf16, int kTiles>
-__device__ inline bool Stack<kHidden, kBf16, kTiles>::isPadding(int batch, int step) const {
+template <int kHidden, bool kBf16, int kTiles, int kStages>
+__device__ inline bool Stack<kHidden, kBf16, kTiles, kStages>::isPadding(int batch, int step) const {
   const int* position = p.tdhp.source.position;
   return position && position[static_cast<long long>(batch) * p.tdhp.source.steps + step] < 0;
 }
 
 // The rows as float32 [rows][kRowStride] in the operand area; padding rows are zero.
-template <int kHidden, bool kBf16, int kTiles>
-__device__ inline float* Stack<kHidden, kBf16, kTiles>::rowsInShared(int first, int count, int tile) {
+template <int kHidden, bool kBf16, int kTiles, int kStages>
+__device__ inline float* Stack<kHidden, kBf16, kTiles, kStages>::rowsInShared(int first, int count, int tile) {
   float* out = reinterpret_cast<float*>(memory + layout.operands);
 #pragma unroll
   for (int t = 0; t < kTiles; ++t) {
@@ -34,13 +34,13 @@ __device__ inline float* Stack<kHidden, kBf16, kTiles>::rowsInShared(int first, 
   return out;
 }
 
-template <int kHidden, bool kBf16, int kTiles>
-__device__ inline float* Stack<kHidden, kBf16, kTiles>::headScratch(float* rowsEnd) {
+template <int kHidden, bool kBf16, int kTiles, int kStages>
+__device__ inline float* Stack<kHidden, kBf16, kTiles, kStages>::headScratch(float* rowsEnd) {
   return rowsEnd + warp * 2 * p.head.widest;
 }
 
-template <int kHidden, bool kBf16, int kTiles>
-__device__ inline void Stack<kHidden, kBf16, kTiles>::readRows(int first, int count) {
+template <int kHidden, bool kBf16, int kTiles, int kStages>
+__device__ inline void Stack<kHidden, kBf16, kTiles, kStages>::readRows(int first, int count) {
   const float* row = rowsInShared(first, count, 0);
   float* scratch = headScratch(reinterpret_cast<float*>(memory + layout.operands) + rows * kRowStride);
   for (int i = warp; i < count; i += blockDim.x / 32) {
@@ -51,8 +51,8 @@ __device__ inline void Stack<kHidden, kBf16, kTiles>::readRows(int first, int co
   }
 }
 
-template <int kHidden, bool kBf16, int kTiles>
-__device__ inline void Stack<kHidden, kBf16, kTiles>::readSteps(int first, int tile) {
+template <int kHidden, bool kBf16, int kTiles, int kStages>
+__device__ inline void Stack<kHidden, kBf16, kTiles, kStages>::readSteps(int first, int tile) {
   const float* row = rowsInShared(first, 1, tile);
   float* scratch = headScratch(reinterpret_cast<float*>(memory + layout.operands) + rows * kRowStride);
   for (int i = warp; i < rows; i += blockDim.x / 32) {
@@ -67,8 +67,8 @@ __device__ inline void Stack<kHidden, kBf16, kTiles>::readSteps(int first, int t
 // Weighted sum of the tile's rows: 16 by shuffles, then a tree over these sixteens. Of two neighbouring tiles the
 // second to arrive adds the first one's sum, of all pairs the last adds the pairs' in their order: memory holds half
 // as many sums as there are tiles. Sums of kSumRows rows come out the same for every size of tiles.
-template <int kHidden, bool kBf16, int kTiles>
-__device__ inline void Stack<kHidden, kBf16, kTiles>::sumRows(int first, int tile) {
+template <int kHidden, bool kBf16, int kTiles, int kStages>
+__device__ inline void Stack<kHidden, kBf16, kTiles, kStages>::sumRows(int first, int tile) {
   float* const shared = reinterpret_cast<float*>(memory + layout.operands);
   const bool upper = warp / 4 == 1;  // of at most two groups
   float weight[kTiles][2];
@@ -113,8 +113,8 @@ __device__ inline void Stack<kHidden, kBf16, kTiles>::sumRows(int first, int til
   }
   const int tiles = max(1, (p.tdhp.info[first].rows + rows - 1) / rows), pairs = (tiles + 1) / 2;
   const int pairsMax = (p.tiles + 1) / 2, pair = tile / 2;
-  unsigned* const done = p.counters + 1 + p.batch + first;
-  unsigned* const met = p.counters + 1 + 2 * p.batch + static_cast<long long>(first) * pairsMax + pair;
+  unsigned* const done = p.counters + 1 + 2 * p.batch + first;
+  unsigned* const met = p.counters + 1 + 3 * p.batch + static_cast<long long>(first) * pairsMax + pair;
   float* const sums = p.partial + static_cast<long long>(first) * pairsMax * kHidden;
   const bool single = (tile ^ 1) >= tiles, two = blockDim.x > 128;
   const bool second = !single && tell(threadIdx.x == 0 ? atomicAdd(met, 1u) : 0u) > 0;
@@ -137,8 +137,8 @@ __device__ inline void Stack<kHidden, kBf16, kTiles>::sumRows(int first, int til
 }
 
 // What thread 0 knows.
-template <int kHidden, bool kBf16, int kTiles>
-__device__ inline unsigned Stack<kHidden, kBf16, kTiles>::tell(unsigned value) {
+template <int kHidden, bool kBf16, int kTiles, int kStages>
+__device__ inline unsigned Stack<kHidden, kBf16, kTiles, kStages>::tell(unsigned value) {
   unsigned* const word = reinterpret_cast<unsigned*>(memory + layout.word);
   __syncthreads();
   if (threadIdx.x == 0) *word = value;
@@ -146,8 +146,8 @@ __device__ inline unsigned Stack<kHidden, kBf16, kTiles>::tell(unsigned value) {
   return *word;
 }
 
-template <int kHidden, bool kBf16, int kTiles>
-__device__ inline void Stack<kHidden, kBf16, kTiles>::finishSums(int first, int pairs, const float* sums) {
+template <int kHidden, bool kBf16, int kTiles, int kStages>
+__device__ inline void Stack<kHidden, kBf16, kTiles, kStages>::finishSums(int first, int pairs, const float* sums) {
   float* const row = reinterpret_cast<float*>(memory);
   const SequenceInfo& info = p.tdhp.info[first];
   const int perUnit = kSumRows / (2 * rows);  // pairs

@@ -1,7 +1,7 @@
 // stack: the whole model in one launch. A tile of tokens goes through embedding, all layers, readout and head; TDHP
 // comes before it in the same block (`single`), or in blocks of their own that start first (`ahead`): a block's work
-// follows from the order in which blocks start, so whoever waits for keys waits for a block that runs. Where rows are
-// summed, the last tile of a sequence to arrive adds the tiles' sums in their order and applies the head.
+// follows from the order in which blocks start, so whoever waits for means or keys waits for blocks that run. Where
+// rows are summed, the last tile of a sequence to arrive adds the tiles' sums in their order and applies the head.
 //
 // A block has R groups of 4 warps. A group owns kTiles tiles of 16 rows; its 4 warps own a quarter of the columns each,
 // so the residual stream and the norms stay in registers (accumulator layout) and only operands pass through shared
@@ -11,9 +11,10 @@
 //     ^                                                                                                          |
 //     +------------------------------ norm <-- + y <-------------------------------------------------------------+
 //
-// Weights come as a stream of slices (64 bytes of k for all columns) in the order of use, kStages deep by cp.async; the
-// wait for a slice is also the barrier between the phases. The split into four column quarters is the same for every
-// launch shape, and with it the order of every sum: a row's bits depend neither on its tile nor on the number of rows.
+// Weights come as a stream of slices (64 bytes of k for all columns) in the order of use, kStages deep by cp.async;
+// the wait for a slice is also the barrier between the phases. The split into four column quarters is the same for
+// every launch shape, and with it the order of every sum: a row's bits depend neither on its tile nor on the number of
+// rows.
 #pragma once
 #include "attention.cuh"
 #include "head.cuh"
@@ -21,7 +22,7 @@
 
 namespace hpformer::cuda {
 
-template <int kHidden, bool kBf16, int kTiles>
+template <int kHidden, bool kBf16, int kTiles, int kStages>
 class Stack {
   using O = Operand<kBf16>;
   static constexpr int kQuarter = kHidden / 4;  // columns of a warp
@@ -30,6 +31,7 @@ class Stack {
   static constexpr int kSliceBytes = 64 * kHidden;
   static constexpr int kUnits = kHidden / 8 * 32;  // 16-byte units in a slice
   static constexpr int kKeyStride = kHidden + kKeyPadding;
+  static constexpr bool kShared = kTiles == 1;  // fused.cc: two tiles have so many blocks that no sequence is shared
   static constexpr int kRowStride = kHidden + kRowPadding;  // of a row on its way to the head
 
   const StackParams& p;
@@ -46,7 +48,7 @@ class Stack {
   __device__ Stack(const StackParams& params, char* shared)
       : p(params),
         memory(shared),
-        layout(kHidden, O::kElement, static_cast<int>(blockDim.x) / 128 * 16 * kTiles, params.embedSlices,
+        layout(kHidden, O::kElement, kStages, static_cast<int>(blockDim.x) / 128 * 16 * kTiles, params.embedSlices,
                params.tdhp.segments, params.packed, params.single, params.tdhp.absorbed, params.tdhp.staged,
                params.tdhp.embedded, params.head.widest, params.pick <= Pick::step,
                params.pick > Pick::step ? params.inputs : 0),
@@ -63,11 +65,11 @@ class Stack {
   }
 
   __device__ void run() {
-    const bool drawn = p.ahead && p.counters;
+    const bool drawn = p.ahead && p.counters;  // in the order in which blocks start
     const int index = drawn ? static_cast<int>(tell(threadIdx.x == 0 ? atomicAdd(p.counters, 1u) : 0u)) : blockIdx.x;
     const bool alone = index < p.ahead;  // TDHP only
     const int at = index - p.ahead;
-    const int first = alone ? index : p.packed ? at * p.packed : at / p.tiles;
+    const int first = alone ? index % (p.batch * p.shares) / p.shares : p.packed ? at * p.packed : at / p.tiles;
     const int tile = alone || p.packed ? 0 : at % p.tiles;
     const int count = p.packed && !alone ? min(p.packed, p.batch - first) : 1;
     if (tile > 0 && tile * rows >= p.tdhp.info[first].rows &&
@@ -76,9 +78,11 @@ class Stack {
     }
     if (!alone) {
 #pragma unroll
-      for (int i = 0; i < kStages - 1; ++i) prefetch(i);
+      for (int i = 0; i < kStages - 1; ++i) {
+        prefetch(i);
+      }
     }
-    if (alone || p.single) computeKeys(alone, first, count, tile);
+    if (alone || p.single) computeKeys(index, first, count, tile);
     if (alone) return;
     embed(first, count, tile);
     if (!p.single) fetchKeys(first, count);
@@ -151,30 +155,47 @@ class Stack {
 
   // ---- keys ----
 
-  __device__ void computeKeys(bool alone, int first, int count, int tile) {
+  __device__ void computeKeys(int index, int first, int count, int tile) {
+    const bool alone = index < p.ahead;
     float* const area = reinterpret_cast<float*>(memory + (alone ? 0 : layout.operands));
     float* const packedKeys = alone || !p.packed ? nullptr : reinterpret_cast<float*>(memory + layout.keys);
     const int together = alone ? 1 : p.single;
+    // A share is one pass of one segment.
+    int share = -1, begin = 0, end = 2;
+    if (kShared && alone && p.shares > 1) {
+      share = index % p.shares;
+      begin = index / (p.batch * p.shares);
+      end = begin + 1;
+      if (begin == 1) await(p.counters + 1 + first, threadIdx.x == 0);
+    }
 #pragma unroll 1
     for (int i = 0; i < count; i += together) {
-      const Tdhp<kHidden, kBf16> tdhp(p.tdhp, first + i, min(together, count - i), area,
-                                      packedKeys ? packedKeys + i * p.tdhp.segments * kKeyStride : nullptr);
-      tdhp.run(i == 0);
-      if (p.tdhp.keys && tile == 0) tdhp.writeKeys();
+      const Tdhp<kHidden, kBf16, kShared> tdhp(p.tdhp, first + i, min(together, count - i), area,
+                                               packedKeys ? packedKeys + i * p.tdhp.segments * kKeyStride : nullptr,
+                                               share);
+      tdhp.run(i == 0, begin, end);
+      if (kShared && end == 1) {
+        tdhp.writeMeans();
+      } else if (p.tdhp.keys && tile == 0) {
+        tdhp.writeKeys();
+      }
       if (!packedKeys && !alone) fillKeys(tdhp.keys, p.tdhp.info[first].segments);
     }
     if (alone) {
-      if (p.counters) publish(p.counters + 1 + first);
+      if (p.counters) publish(p.counters + 1 + (end == 1 ? 0 : p.batch) + first);
     } else {
       __syncthreads();
     }
   }
 
+  // Until all shares of a sequence have counted up.
+  __device__ void await(const unsigned* counter, bool asked) const {
+    while (asked && acquire(counter) < static_cast<unsigned>(p.shares)) __nanosleep(100);
+  }
+
   // Keys that another block computes.
   __device__ void fetchKeys(int first, int count) {
-    if (p.counters && threadIdx.x < count) {
-      while (acquire(p.counters + 1 + first + threadIdx.x) == 0) __nanosleep(100);
-    }
+    await(p.counters + 1 + p.batch + first + threadIdx.x, p.counters && threadIdx.x < count);
     __syncthreads();
     if (p.packed) {
       float* const keys = reinterpret_cast<float*>(memory + layout.keys);

@@ -11,17 +11,18 @@
 // segment, the query goes through W^T, the weighted sum of raw rows goes through W; only the origin (bias + position)
 // is added per row. Rows of features that must be embedded one by one (maximum, embedding norm) are, by matrix
 // instructions, eight at a time in each pass. Products take the segments of all sequences of the block as
-// rows, so that weights are read once. The split into quarters and the order of every sum depend neither on the number
-// of threads nor on the other sequences, so all launch shapes agree bit for bit. Appended rows and padding tokens are
-// zero: they cost no load, only their count enters the softmax.
+// rows, so that weights are read once. Few and long sequences are shared: a block takes one segment through one pass,
+// and segment means meet in memory. The split into quarters and the order of every sum depend neither on the number of
+// threads nor on the other sequences nor on who shares, so all launch shapes agree bit for bit. Appended rows and
+// padding tokens are zero: they cost no load, only their count enters the softmax.
 #pragma once
 #include "rows.cuh"
 
 namespace hpformer::cuda {
 
-// The TDHP of sequences first … first + count - 1. A segment of the block is q = i * stride of sequence i, s: rows of
-// all arrays; those past a sequence's own segments are zero and never used.
-template <int kHidden, bool kBf16>
+// The TDHP of sequences first … first + count - 1. Segment s of sequence i is row q = i * perSequence + s of all
+// arrays; rows past a sequence's own segments are zero and never used. A share is one row of one sequence.
+template <int kHidden, bool kBf16, bool kShared>
 class Tdhp {
   static constexpr int kColumns = kHidden / 32;
   static constexpr int kTogetherStride = 2 * kHidden + 4, kRawStride = kRawWidth + 4;
@@ -30,6 +31,7 @@ class Tdhp {
   const TdhpParams& p;
   const int first, warp, lane, warps;
   const int count, perSequence, rows;
+  const int from, own;  // the rows that this block computes
   float* const origin;  // rows of the origin table, if they are staged
   SequenceInfo* const info;
   float *together, *raw, *partial;  // together: [q][E ; I]; raw: [q] in the space of raw rows
@@ -40,7 +42,9 @@ class Tdhp {
   float* const keys;  // [q][kKeyStride]: segment means, in the end K_comp
 
   // `keysAt` null: the keys lie behind the workspace at `base` (layout.h).
-  __device__ Tdhp(const TdhpParams& params, int firstSequence, int sequences, float* base, float* keysAt)
+  // `share`: this segment only; -1: all of them.
+  __device__ Tdhp(const TdhpParams& params, int firstSequence, int sequences, float* base, float* keysAt,
+                  int share = -1)
       : p(params),
         first(firstSequence),
         warp(threadIdx.x / 32),
@@ -49,6 +53,8 @@ class Tdhp {
         count(sequences),
         perSequence(params.segments),
         rows(sequences * params.segments),
+        from(kShared ? max(share, 0) : 0),
+        own(kShared && share >= 0 ? 1 : rows),
         origin(params.staged ? base : nullptr),
         info(reinterpret_cast<SequenceInfo*>(base + params.staged * kHidden)),
         together(base + params.staged * kHidden + count * kInfoFloats),
@@ -57,8 +63,9 @@ class Tdhp {
         embedded(partial + tdhpScratchFloats(kHidden, rows * params.segments)),
         keys(keysAt ? keysAt : embedded + (params.embedded ? tdhpEmbeddedFloats(kHidden) : 0)) {}
 
-  // The keys are valid for all threads on return. `stage`: origin rows are not in shared memory yet.
-  __device__ void run(bool stage) const {
+  // Passes begin … end - 1. After the second the keys are valid for all threads; between launches of one pass each,
+  // means are in p.means. `stage`: origin rows are not in shared memory yet.
+  __device__ void run(bool stage, int begin = 0, int end = 2) const {
     __syncthreads();  // who had this memory before is done
     for (int i = threadIdx.x; i < count * kInfoFloats; i += blockDim.x) {
       reinterpret_cast<int*>(info)[i] = __ldg(reinterpret_cast<const int*>(p.info + first) + i);
@@ -66,10 +73,12 @@ class Tdhp {
     for (int i = threadIdx.x * 4; stage && i < p.staged * kHidden; i += blockDim.x * 4) {
       *reinterpret_cast<float4*>(origin + i) = __ldg(reinterpret_cast<const float4*>(p.source.origin + i));
     }
+    if (kShared && begin == 1) copyMeans();
     __syncthreads();
     // Both passes in one loop: the code for rows is there once.
 #pragma unroll 1
-    for (int pass = 0; pass < 2; ++pass) {
+    for (int pass = kShared ? begin : 0; pass < (kShared ? end : 2); ++pass) {
+      if (pass == 1) attend();
       if (pass == 1 && p.absorbed) {
         // The query in the space of raw rows: u_s = W^T E_s.
         product(together, kTogetherStride, p.query, kHidden, p.source.features,
@@ -78,20 +87,30 @@ class Tdhp {
       }
       readRuns(pass == 1);
       if (p.absorbed) embedSums(pass == 1);
-      if (pass == 0) attend();
     }
+    if (kShared && end == 1) return;
     product(together, kTogetherStride, p.fusion, 2 * kHidden, kHidden,
             [&](int q, int n, float sum) { keys[q * kKeyStride + n] = sum + __ldg(p.fusionBias + n); });
     __syncthreads();
   }
 
+  // Rows of this block, and zeros for segments that a sequence does not have.
   __device__ void writeKeys() const {
     for (int i = 0; i < count; ++i) {
       const int live = infoOf(i * perSequence).segments * kHidden;
+      const int top = (from + own < rows ? from + own : p.segmentsMax) * kHidden;
       float* to = p.keys + static_cast<long long>(first + i) * p.segmentsMax * kHidden;
-      for (int k = threadIdx.x; k < p.segmentsMax * kHidden; k += blockDim.x) {
+      for (int k = from * kHidden + threadIdx.x; k < top; k += blockDim.x) {
         to[k] = k < live ? keys[(i * perSequence + k / kHidden) * kKeyStride + k % kHidden] : 0.f;
       }
+    }
+  }
+
+  __device__ void writeMeans() const {
+    const int live = min(from + own, infoOf(0).segments);
+    float* to = p.means + static_cast<long long>(first) * perSequence * kHidden;
+    for (int k = from * kHidden + threadIdx.x; k < live * kHidden; k += blockDim.x) {
+      to[k] = keys[k / kHidden * kKeyStride + k % kHidden];
     }
   }
 
@@ -103,10 +122,22 @@ class Tdhp {
     return max(0, min(info.steps - s * info.segmentLength, info.segmentLength));
   }
 
-  // use(q, n, sum_k in[q][k] weight[k][n]) for all rows q; each (q, n) once.
+  // What the blocks of the first pass have left in memory, and the zeros that it leaves beyond the features.
+  __device__ void copyMeans() const {
+    for (int k = threadIdx.x; p.absorbed && k < own * kRawStride; k += blockDim.x) raw[from * kRawStride + k] = 0.f;
+    const int live = p.info[first].segments;
+    const float* means = p.means + static_cast<long long>(first) * perSequence * kHidden;
+    for (int k = threadIdx.x * 4; k < live * kHidden; k += blockDim.x * 4) {
+      *reinterpret_cast<float4*>(keys + k / kHidden * kKeyStride + k % kHidden) =
+          __ldcg(reinterpret_cast<const float4*>(means + k));
+    }
+  }
+
+  // use(q, n, sum_k in[q][k] weight[k][n]) for all rows q of this block; each (q, n) once.
   template <typename Use>
   __device__ __forceinline__ void product(const float* in, int stride, const float* weight, int k, int n,
                                           Use use) const {
+    in += from * stride;
     if constexpr (kBf16) {
       matrixProduct(in, stride, reinterpret_cast<const char*>(weight), (k + 31) / 32, (n + 7) / 8, use);
     } else {
@@ -120,7 +151,7 @@ class Tdhp {
   __device__ __forceinline__ void plainProduct(const float* in, int stride, const float* weight, int k, int n,
                                                Use use) const {
     constexpr int kAtOnce = 32;
-    const int groups = (rows + kAtOnce - 1) / kAtOnce, weightStride = (n + 7) / 8 * 8;
+    const int groups = (own + kAtOnce - 1) / kAtOnce, weightStride = (n + 7) / 8 * 8;
     for (int i = threadIdx.x; i < n * groups; i += blockDim.x) {
       const int column = i % n, top = i / n * kAtOnce;
       float sum[kAtOnce] = {};
@@ -131,7 +162,7 @@ class Tdhp {
         for (int e = 0; e < 4; ++e) w[e] = __ldg(weight + static_cast<long long>(j + e) * weightStride + column);
 #pragma unroll
         for (int s = 0; s < kAtOnce; ++s) {
-          if (top + s >= rows) break;
+          if (top + s >= own) break;
           const float4 v = *reinterpret_cast<const float4*>(in + (top + s) * stride + j);
           sum[s] = fmaf(v.x, w[0], sum[s]);
           sum[s] = fmaf(v.y, w[1], sum[s]);
@@ -143,20 +174,20 @@ class Tdhp {
         const float w = __ldg(weight + static_cast<long long>(j) * weightStride + column);
 #pragma unroll
         for (int s = 0; s < kAtOnce; ++s) {
-          if (top + s < rows) sum[s] = fmaf(in[(top + s) * stride + j], w, sum[s]);
+          if (top + s < own) sum[s] = fmaf(in[(top + s) * stride + j], w, sum[s]);
         }
       }
 #pragma unroll
       for (int s = 0; s < kAtOnce; ++s) {
-        if (top + s < rows) use(top + s, column, sum[s]);
+        if (top + s < own) use(from + top + s, column, sum[s]);
       }
     }
   }
 
-  // Eight neighbouring values as bfloat16 operands; rows that do not exist are zero.
+  // Eight neighbouring values as bfloat16 operands; rows that are not there are zero.
   __device__ Fragment operand(const float* in, int stride, int q, int column) const {
     float4 v = make_float4(0.f, 0.f, 0.f, 0.f), w = v;
-    if (q < rows) {
+    if (q < own) {
       v = *reinterpret_cast<const float4*>(in + q * stride + column);
       w = *reinterpret_cast<const float4*>(in + q * stride + column + 4);
     }
@@ -170,7 +201,7 @@ class Tdhp {
                                                 Use use) const {
     constexpr int kWide = kHidden >= 128 ? 2 : 1, kHigh = 4;
     const int r = lane / 4, c = lane % 4;
-    for (int top = 0; top < rows; top += 16 * kHigh) {
+    for (int top = 0; top < own; top += 16 * kHigh) {
       for (int group = warp * kWide; group < groups; group += warps * kWide) {
         float sum[kHigh][kWide][4] = {};
         // The next chunk's weights are on their way while this one's are used. The last group stands in for one beyond
@@ -192,7 +223,7 @@ class Tdhp {
           if (chunk + 1 < chunks) load(chunk + 1);
 #pragma unroll
           for (int t = 0; t < kHigh; ++t) {
-            if (top + 16 * t >= rows) break;
+            if (top + 16 * t >= own) break;
             const Fragment low = operand(in, stride, top + 16 * t + r, chunk * 32 + c * 8);
             const Fragment high = operand(in, stride, top + 16 * t + r + 8, chunk * 32 + c * 8);
 #pragma unroll
@@ -208,9 +239,9 @@ class Tdhp {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
               const int q = top + 16 * t + r + 8 * h, column = (group + g) * 8 + 2 * c;
-              if (q >= rows || group + g >= groups) continue;
-              use(q, column + odd, odd ? sum[t][g][2 * h + 1] : sum[t][g][2 * h]);
-              use(q, column + 1 - odd, odd ? sum[t][g][2 * h] : sum[t][g][2 * h + 1]);
+              if (q >= own || group + g >= groups) continue;
+              use(from + q, column + odd, odd ? sum[t][g][2 * h + 1] : sum[t][g][2 * h]);
+              use(from + q, column + 1 - odd, odd ? sum[t][g][2 * h] : sum[t][g][2 * h + 1]);
             }
           }
         }
@@ -223,10 +254,11 @@ class Tdhp {
   // All segments' runs, kTogether segments at a time: pooled, or with `scanning` the intra-segment attention.
   __device__ void readRuns(bool scanning) const {
     const int width = (scanning || !p.absorbed ? kHidden : 0) + (p.absorbed ? kRawWidth : 0);
-    for (int start = 0; start < rows; start += kTogether) {
+    const int end = from + own;
+    for (int start = from; start < end; start += kTogether) {
       for (int item = warp; item < kParts * kTogether; item += warps) {
         const int q = start + item / kParts;
-        if (q >= rows) break;
+        if (q >= end) break;
         if (q % perSequence >= infoOf(q).segments) continue;
         if (scanning) {
           scanRun(q, item % kParts, partialOf(item));
@@ -237,7 +269,7 @@ class Tdhp {
       __syncthreads();
       for (int i = threadIdx.x; i < width * kTogether; i += blockDim.x) {
         const int q = start + i / width, column = i % width;
-        if (q >= rows) break;
+        if (q >= end) break;
         const float* part = partialOf(i / width * kParts);
         if (!scanning) {
           (p.absorbed ? raw + q * kRawStride : keys + q * kKeyStride)[column] = poolSum(q, part + column);
@@ -266,8 +298,8 @@ class Tdhp {
     __syncthreads();
     if (scanning) return;
     // The sums of bias and positions; sequences of equal length read the same prefixes.
-    for (int i = threadIdx.x; i < perSequence * kHidden; i += blockDim.x) {
-      const int s = i / kHidden, n = i % kHidden;
+    for (int i = threadIdx.x; i < min(own, perSequence) * kHidden; i += blockDim.x) {
+      const int s = from + i / kHidden, n = i % kHidden;
       int lastBegin = -1, lastEnd = -1;
       double sum = 0;
       for (int j = 0; j < count; ++j) {
@@ -350,8 +382,8 @@ class Tdhp {
     float* score = partial;
     // Four products of a row with others of its sequence at a time.
     const int fours = (perSequence + 3) / 4;
-    for (int i = warp; i < rows * fours; i += warps) {
-      const int q = i / fours, base = q / perSequence * perSequence, other = i % fours * 4;
+    for (int i = warp; i < own * fours; i += warps) {
+      const int q = from + i / fours, base = q / perSequence * perSequence, other = i % fours * 4;
       const int live = infoOf(q).segments;
       if (q - base >= live || other >= live) continue;
       float dot[4] = {};
@@ -367,7 +399,7 @@ class Tdhp {
       if (lane % 8 == 0 && other + lane / 8 < live) score[q * perSequence + other + lane / 8] = sum;
     }
     __syncthreads();
-    for (int q = warp; q < rows; q += warps) {
+    for (int q = from + warp; q < from + own; q += warps) {
       const int base = q / perSequence * perSequence, live = infoOf(q).segments;
       const bool exists = q - base < live;
       float* weight = score + q * perSequence;

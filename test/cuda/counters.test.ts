@@ -27,11 +27,17 @@ interface Row {
 }
 interface Case {
   name: string;
+  preset?: string;
+  hidden?: number;
+  layers?: number;
+  batch?: number;
+  steps?: number;
+  rows?: number;
   launches: number;
 }
 const counters = require('../../cuda/counters.cjs') as {
   cases: Case[];
-  count(one: Case, precision: string, path: string, options?: { runs: number }): Row;
+  count(one: Case, precision: string, path: string, options?: { runs?: number; cc?: string }): Row;
   documents(rows: Row[]): { readme: string; text: string };
 };
 
@@ -69,6 +75,28 @@ describeUnless(withoutSimulator(), 'counted by the simulator', () => {
       expect(unfused.uniqueBytes).toBeGreaterThan(3 * fused.uniqueBytes);
     });
   });
+
+  // 8.6 and 8.9 have 99 KB of shared memory for a block, 8.0 163 and 9.0 227.
+  test.each(['8.6', '9.0'])(
+    'one launch on capability %s, whatever the width',
+    (cc) => {
+      const long = { preset: 'decompensation', batch: 1, steps: 504, rows: 504, layers: 1 };
+      const short = { preset: 'mortality', batch: 3, steps: 48, rows: 1, layers: 1 };
+      const text = { preset: 'text', batch: 1, steps: 200, rows: 200, layers: 1 };
+      for (const one of [long, short, text]) {
+        for (const precision of ['float32', 'bfloat16']) {
+          const { launches } = counters.count(
+            { ...one, name: one.preset, hidden: 256, launches: 1 },
+            precision,
+            'fused',
+            { cc },
+          );
+          expect([one.preset, precision, launches]).toEqual([one.preset, precision, 1]);
+        }
+      }
+    },
+    120000,
+  );
 
   test('a repeated shape allocates nothing, and is one graph launch a batch', () => {
     const [few, many] = [3, 8].map((runs) => counters.count(counters.cases[0]!, 'bfloat16', 'fused', { runs }));

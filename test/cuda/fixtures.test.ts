@@ -1,4 +1,6 @@
-/** Every golden file of the authors' code on a CUDA device: all stages by trace, outputs of the fused kernels by run, both precisions. */
+/** Every golden file of the authors' code on a CUDA device: all stages by trace, outputs by run (fused where the width has fused kernels), both precisions. */
+import { createHash } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import { devices, type HPformer } from '../../src';
 import { type Expectation, excess, fixtureNames, loadFixture, readFixture, rmsError } from '../golden/fixture';
 import { describeUnless, withoutCudaLibrary } from '../skips';
@@ -13,11 +15,18 @@ function misses(results: Results, expected: Expectation[], bound: (name: string)
     if (got === undefined) return [`${name}: missing`];
     if (got.dims.join() !== dims.join()) return [`${name}: [${got.dims}] instead of [${dims}]`];
     const worst = excess(got.data, values, ...bound(name));
-    return worst <= 1 ? [] : [`${name}: ${worst.toPrecision(3)} times its bound`];
+    return worst <= allowed ? [] : [`${name}: ${worst.toPrecision(3)} times its bound`];
   });
 }
 
+/** Where the stand-in driver cuts sums like tensor cores do, half of each float32 bound: real ones sum in an order of their own besides. */
+const allowed = process.env.GPUSIM_MMA_TRUNCATE === '1' ? 0.5 : 1;
+
 const floatBound = (name: string): [number, number] => (name === 'probabilities' ? [3e-6, 0] : [1e-5, 1e-5]);
+
+const digest = createHash('sha256');
+const bytesOf = (results: Results) =>
+  Buffer.concat(Object.values(results).map(({ data }) => Buffer.from(Float64Array.from(data).buffer)));
 
 describeUnless(withoutCudaLibrary(), 'fixtures on cuda:0', () => {
   // One model stays loaded: the device and its modules then stay open between the tests.
@@ -26,7 +35,11 @@ describeUnless(withoutCudaLibrary(), 'fixtures on cuda:0', () => {
     await useCudaLibrary();
     kept = await loadFixture(readFixture('lra_L1'), { device: 'cuda:0' });
   });
-  afterAll(() => kept?.dispose());
+  afterAll(() => {
+    kept?.dispose();
+    const { HPFORMER_TEST_DIGEST: file } = process.env; // variants.test.ts compares
+    if (file) writeFileSync(file, digest.digest('hex'));
+  });
 
   test('the device is there', () => {
     expect(devices().find(({ id }) => id === 'cuda:0')).toMatchObject({ kind: 'cuda', available: true });
@@ -53,5 +66,6 @@ describeUnless(withoutCudaLibrary(), 'fixtures on cuda:0', () => {
     const exact = fixture.exact.find((e) => e.name === 'logits')!;
     expect(rmsError(logits!.data, exact.values)).toBeLessThanOrEqual(1e-2);
     half.dispose();
+    digest.update(bytesOf(run as Results)).update(bytesOf({ logits: logits! }));
   });
 });

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { loadAddon } from '../../src/native/load';
-import { cudaLibrary, root, testUnless, withoutCudaLibrary } from '../skips';
+import { cudaChecks, cudaLibrary, root, testUnless, withoutCudaLibrary } from '../skips';
 
 const build = join(root, 'build');
 const listing = spawnSync('ctest', ['--test-dir', build, '--show-only=json-v1'], { encoding: 'utf8' });
@@ -11,7 +11,7 @@ const library = cudaLibrary();
 const levels = loadAddon().info().isaLevels;
 // wide and wide_tiles are the 16-lane logic compiled for AVX2: test builds only.
 const available = new Set([...levels, ...(levels.includes('avx2') ? ['wide', 'wide_tiles'] : [])]);
-const env = { ...process.env, ...(library === undefined ? {} : { HPFORMER_CUDA_LIBRARY: library }) };
+const env = { ...process.env, ...cudaChecks, ...(library === undefined ? {} : { HPFORMER_CUDA_LIBRARY: library }) };
 
 describe('native tests', () => {
   test('there are some', () => {

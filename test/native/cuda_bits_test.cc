@@ -149,6 +149,42 @@ void one(uint64_t seed, Precision precision) {
   }
 }
 
+// Keys of long sequences: by one block each in a large batch, by a block for each segment in a small one, and of a
+// short sequence always by one. A sequence's bits are the same.
+void shared(uint64_t seed, Precision precision) {
+  Random r(seed);
+  Spec spec = model(r, seed % 2 ? 4 : 1);  // features, mean and tokens, either pooling; one step is read
+  spec.readout = Readout::step;
+  spec.hidden = 64;
+  spec.heads = 8;
+  spec.layers = 1;
+  spec.times = spec.embedding == EmbeddingKind::features ? 2 : 1;
+  const auto weights = std::make_shared<const Weights>(randomWeights(spec, r));
+  std::unique_ptr<Backend> backend;
+  Plan plan;
+  plan.precision = precision;
+  Status s = load(spec, weights, precision, &backend);
+  expect(s.ok(), s.message, seed);
+  if (!s.ok()) return;
+  Batch batch = randomBatch(spec, r, 110, 520, 0);
+  batch.first.lengths[1] = 520;
+  Run<float> all(spec, batch, false, false);
+  s = backend->run(all.request, plan, kNever);
+  expect(s.ok(), s.message, seed);
+  const size_t keys = static_cast<size_t>(batch.first.segmentsMax * spec.hidden);
+  for (const int64_t b : {0, 1, 57, 109}) {
+    const Batch single = alone(spec, batch, b);
+    Run<float> got(spec, single, false, false);
+    s = backend->run(got.request, plan, kNever);
+    expect(s.ok(), s.message, seed);
+    expect(sameBits(got.logits.data(), all.logits.data() + b * spec.labels, got.logits.size()),
+           "keys shared, other bits", seed);
+    expect(
+        sameBits(got.first.keys.data(), all.first.keys.data() + static_cast<size_t>(b) * keys, got.first.keys.size()),
+        "keys shared, other keys", seed);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -159,6 +195,8 @@ int main(int argc, char** argv) {
     one(seed + static_cast<uint64_t>(i), i % 2 ? Precision::bfloat16 : Precision::float32);
     one(seed + static_cast<uint64_t>(i), i % 2 ? Precision::float32 : Precision::bfloat16);
   }
+  shared(seed, Precision::float32);
+  shared(seed + 1, Precision::bfloat16);
   std::printf("%d models from seed %llu: %d failures\n", cases, static_cast<unsigned long long>(seed), gFailures);
   return gFailures == 0 ? 0 : 1;
 }
