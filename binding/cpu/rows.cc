@@ -194,7 +194,7 @@ void extraRows(const float* pool, int64_t segments, int64_t hidden, float* extra
 void intraRows(const float* extra, const float* x, int64_t steps, int64_t hidden, int64_t segments, int64_t length,
                float* intra, float* weights) {
   const Kernels& k = kernels();
-  std::vector<float> scores(static_cast<size_t>(length));
+  std::vector<float> scores(static_cast<size_t>(std::min(length, steps)));
   std::fill_n(intra, segments * hidden, 0.0f);
   for (int64_t s = 0; s < segments; ++s) {
     const int64_t begin = std::min(steps, s * length), real = std::clamp<int64_t>(steps - begin, 0, length);

@@ -133,6 +133,12 @@ class Kernel {
       refuse(StatusCode::shape, where("segments") + "expected segments · length of at least " + std::to_string(steps_) +
                                     ", got " + std::to_string(count_) + " · " + std::to_string(length_));
     }
+    // The reference holds a weight for each row of a segment, the appended ones too.
+    constexpr int64_t kMostAppended = int64_t{1} << 26;
+    if (length_ > std::max(steps_, kMostAppended)) {
+      refuse(StatusCode::limit, where("length") + "expected at most " + std::to_string(kMostAppended) +
+                                    " rows, or as many as there are steps, got " + std::to_string(length_));
+    }
   }
 
   void readSegments() {

@@ -51,6 +51,14 @@ describe('sizes around 2^31, 2^32, 2^53 and 2^63', () => {
       kernels.segmentPool({ x }, { segments, length, pooling: 'mean' });
     expect(await codeOf(pool(edge, 1))).toMatch(/^ERR_HPFORMER_(SHAPE|RANGE|LIMIT)$/);
     expect(await codeOf(pool(edge, edge))).toMatch(/^ERR_HPFORMER_(SHAPE|RANGE|LIMIT)$/);
+    // Rows that are appended take memory too: a handful of numbers asked for terabytes.
+    const extra = new Tensor('float32', new Float32Array(2), [1, 1, 2]);
+    const intra = () => kernels.intraSegmentAttention({ x, extra }, { length: edge });
+    expect(await codeOf(intra)).toMatch(/^ERR_HPFORMER_(SHAPE|RANGE|LIMIT)$/);
+    const own = new Tensor('float64', new Float64Array(8), [1, 4, 2]);
+    const asked = new Tensor('float64', new Float64Array(2), [1, 1, 2]);
+    const exact = () => kernels.intraSegmentAttention({ x: own, extra: asked }, { length: edge });
+    expect(await codeOf(exact)).toMatch(/^ERR_HPFORMER_(SHAPE|RANGE|LIMIT)$/);
   });
 
   test.each(edges)('a batch or a number of steps of %d for warmup and plan', async (edge) => {
