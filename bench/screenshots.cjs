@@ -152,11 +152,16 @@ if (require.main === module) {
     console.log('screenshots: 1 skipped (no Chromium here; CHROMIUM names one)');
     process.exit(0);
   }
-  screenshots(positionals, values.folder).then((shots) => {
-    for (const { file, problems: wrong } of shots) {
-      console.log(`${wrong.length === 0 ? 'ok    ' : 'FAILED'} ${file}`);
-      for (const problem of wrong) console.log(`       ${problem}`);
-    }
-    process.exitCode = shots.some((shot) => shot.problems.length > 0) ? 1 : 0;
-  });
+  screenshots(positionals, values.folder)
+    .then((shots) => {
+      for (const { file, problems: wrong } of shots) {
+        console.log(`${wrong.length === 0 ? 'ok    ' : 'FAILED'} ${file}`);
+        for (const problem of wrong) console.log(`       ${problem}`);
+      }
+      process.exitCode = shots.some((shot) => shot.problems.length > 0) ? 1 : 0;
+    })
+    .catch((error) => {
+      console.error(error.message);
+      process.exitCode = 1;
+    });
 }

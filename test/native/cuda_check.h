@@ -45,8 +45,9 @@ inline Status load(const Spec& spec, std::shared_ptr<const Weights> weights, Pre
   return createCudaBackend(spec, std::move(weights), options, out);
 }
 
-// The part of its bound that an error in float32 may use. Where the stand-in driver cuts sums like tensor cores do, half of
-// it: real ones sum in an order of their own besides. In bfloat16 the rounding of operands is what the bound is for.
+// The part of its bound that an error in float32 may use. Where the stand-in driver cuts sums like tensor cores do,
+// half of it: real ones sum in an order of their own besides. In bfloat16 the rounding of operands is what the bound is
+// for.
 inline double allowed() {
   const char* truncates = std::getenv("GPUSIM_MMA_TRUNCATE");
   return truncates && *truncates == '1' ? 0.5 : 1;
