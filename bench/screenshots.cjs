@@ -148,6 +148,11 @@ if (require.main === module) {
     console.error('usage: node bench/screenshots.cjs PAGE.html … [--folder FOLDER]');
     process.exit(2);
   }
+  const absent = positionals.filter((page) => !fs.existsSync(page));
+  if (absent.length > 0) {
+    console.error(`screenshots: expected pages that exist, got ${absent.join(', ')}`);
+    process.exit(2);
+  }
   if (chromium() === undefined) {
     console.log('screenshots: 1 skipped (no Chromium here; CHROMIUM names one)');
     process.exit(0);
