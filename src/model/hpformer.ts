@@ -1,11 +1,6 @@
-import { createHash } from 'node:crypto';
-import { initialWeights } from '../checkpoint/init';
-import { type Checkpoint, loadCheckpoint } from '../checkpoint/load';
-import { parameterCount } from '../checkpoint/names';
-import { saveCheckpoint } from '../checkpoint/save';
+import type { Checkpoint } from '../checkpoint/load';
 import type { HPformerConfig } from '../config/types';
 import { validateConfig } from '../config/validate';
-import { weightsOf } from '../data/modelDirectory';
 import { HPformerError } from '../errors';
 import type { NativeModel } from '../native/addon';
 import { loadAddon } from '../native/load';
@@ -16,10 +11,10 @@ import { Tensor } from '../tensor/tensor';
 import { untilAborted, whenAborted } from './abort';
 import { createNative } from './devices';
 import { mainFeed, type PreparedFeeds, prepareFeeds, secondFeed } from './feeds';
-import { buildGraph, type ModelGraph } from './graph';
+import type { ModelGraph } from './graph';
 import { checkInteger, checkShape, checkSignal, type ResolvedOptions, resolveOptions } from './options';
 import { checkOutputs, defaultOutputs, type PreparedRun, prepareRun, traceOutputs } from './outputs';
-import { buildPlan, type Plan, type PlanContext } from './plan';
+import type { Plan, PlanContext } from './plan';
 import { mapInOrder, type Source } from './stream';
 import type {
   CreateOptions,
@@ -42,6 +37,11 @@ interface Parts {
   device: string;
   options: ResolvedOptions;
 }
+
+/** Taken when first needed: the package alone is read without them, in half the time. */
+const weights = () => require('./weights') as typeof import('./weights');
+const graphs = () => require('./graph') as typeof import('./graph');
+const plans = () => require('./plan') as typeof import('./plan');
 
 /** Keeps the constructor to this file: a model comes from `load` or `create`. */
 const key = Symbol('HPformer');
@@ -104,7 +104,7 @@ export class HPformer {
   static async load(source: string | URL | Uint8Array, options?: LoadOptions): Promise<HPformer> {
     const resolved = resolveOptions(options);
     resolved.signal?.throwIfAborted();
-    const loading = weightsOf(source).then((file) => loadCheckpoint(file, options?.config));
+    const loading = weights().readWeights(source, options?.config);
     const checkpoint = await untilAborted(loading, resolved.signal);
     return HPformer.#build(checkpoint, resolved);
   }
@@ -121,17 +121,7 @@ export class HPformer {
     checkInteger('seed', seed, 0, Number.MAX_SAFE_INTEGER);
     resolved.signal?.throwIfAborted();
     const complete = validateConfig(config);
-    const checkpoint: Checkpoint = {
-      config: complete,
-      weights: initialWeights(complete, seed),
-      // The seed decides every bit, so it stands for the tensors.
-      key: createHash('sha256')
-        .update(`${seed} ${JSON.stringify(complete)}`)
-        .digest('hex'),
-      parameterCount: parameterCount(complete),
-      metadata: {},
-    };
-    return HPformer.#build(checkpoint, resolved);
+    return HPformer.#build(weights().randomWeights(complete, seed), resolved);
   }
 
   static async #build(checkpoint: Checkpoint, options: ResolvedOptions): Promise<HPformer> {
@@ -217,7 +207,7 @@ export class HPformer {
 
   /** The typed graph: embed → tdhp → one `K_comp` edge to all layers → readout → head. */
   get graph(): ModelGraph {
-    return (this.#graph ??= buildGraph(this.config));
+    return (this.#graph ??= graphs().buildGraph(this.config));
   }
 
   /**
@@ -225,7 +215,7 @@ export class HPformer {
    * @throws HPformerError `ERR_HPFORMER_TYPE`, `_RANGE`, `_SHAPE`.
    */
   plan(shape: PlanShape): Plan {
-    return buildPlan(this.config, shape, {
+    return plans().buildPlan(this.config, shape, {
       device: this.device,
       precision: this.precision,
       isa: this.device === 'cpu' ? loadAddon().info().isa : '',
@@ -254,7 +244,7 @@ export class HPformer {
    */
   async save(path: string | URL): Promise<void> {
     this.#check(undefined);
-    await saveCheckpoint(path, this.config, this.#checkpoint.weights, this.#checkpoint.metadata);
+    await weights().saveCheckpoint(path, this.config, this.#checkpoint.weights, this.#checkpoint.metadata);
   }
 
   /** Lets the model go: running calls finish, later ones fail with `ERR_HPFORMER_DISPOSED`. Idempotent. */

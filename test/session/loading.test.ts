@@ -50,6 +50,15 @@ make(hp).catch((error) => console.log(JSON.stringify({ reasons: [...reasons], co
   expect(reasons).toEqual([`false ${message}`]);
 });
 
+test('require alone reads neither addon nor readers of files: they come with the first model', () => {
+  const result = node(`
+require(${JSON.stringify(root)});
+const read = Object.keys(require.cache).map((file) => require('node:path').relative(${JSON.stringify(root)}, file).replaceAll('\\\\', '/'));
+const late = read.filter((file) => /node_modules|\\.node$|dist\\/(checkpoint|data|cli|metrics|onnx)\\//.test(file));
+console.log(JSON.stringify({ late, few: read.length < 40, some: read.length > 10 }));`);
+  expectOut(result, JSON.stringify({ late: [], few: true, some: true }));
+});
+
 test('the addon from two paths in one process: both compute, together and after one another', () => {
   for (const name of ['one', 'two']) {
     const copy = join(folder, name);

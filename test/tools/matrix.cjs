@@ -79,6 +79,30 @@ function predict(folder, command, prefix = [], options = {}) {
   return values[0];
 }
 
+/** Programs that bundle: path of the bundler, source, bundle, `esm` or `cjs`. docs/compatibility.md says that they leave hpformer external. */
+const bundlers = {
+  esbuild: `
+const [tool, entry, outfile, format] = process.argv.slice(1);
+require(tool).buildSync({ entryPoints: [entry], outfile, format, bundle: true, platform: 'node', external: ['hpformer'] });`,
+  webpack: `
+const path = require('node:path');
+const [tool, entry, outfile, format] = process.argv.slice(1);
+const esm = format === 'esm';
+require(tool)(
+  {
+    ...{ mode: 'production', target: 'node', entry, experiments: { outputModule: esm } },
+    output: { path: path.dirname(outfile), filename: path.basename(outfile), module: esm },
+    externalsType: esm ? 'module' : 'commonjs',
+    externals: { hpformer: 'hpformer' },
+  },
+  (error, stats) => {
+    if (!error && !stats.hasErrors()) return;
+    console.error(error ?? stats.toString('errors-only'));
+    process.exitCode = 1;
+  },
+);`,
+};
+
 async function main() {
   const folder = stage.unpack(work);
   await stage.addPrebuild(folder);
@@ -129,6 +153,20 @@ async function main() {
     if (predict(folder, process.execPath) !== wanted) throw new Error('another answer');
     return 'the shipped binary is used, nothing is compiled';
   });
+  for (const [name, ask] of Object.entries(bundlers)) {
+    entry(`bundled by ${name}, hpformer as external`, () => {
+      const modules = fetched(name);
+      for (const file of stage.writePrograms(home)) {
+        const ending = path.extname(file);
+        const bundle = path.join(home, `${name}${ending}`);
+        run(process.execPath, ['-e', ask, path.join(modules, name), file, bundle, ending === '.mjs' ? 'esm' : 'cjs']);
+        if (fs.statSync(bundle).size > 20000) throw new Error('hpformer was not left external');
+        if (JSON.parse(run(process.execPath, [bundle], { cwd: home })).value !== wanted)
+          throw new Error('another answer');
+      }
+      return JSON.parse(fs.readFileSync(path.join(modules, name, 'package.json'), 'utf8')).version;
+    });
+  }
   entry('read-only node_modules, another user', () => {
     if (process.getuid?.() !== 0) throw new Skip('needs root, to become a user without rights');
     const folder = path.join(work, 'readonly');
