@@ -79,7 +79,7 @@ class Calls : public KernelDevice {
       s.normBias = stage(a.normBias, d);
       const float* table = stage(weight.data(), size * d);
       if (features) {
-        denseStep(stage(a.x, rows * size), nullptr, size, table, nullptr, rows, d, size, Act::linear, p.out);
+        program_->dense(stage(a.x, rows * size), nullptr, size, table, nullptr, rows, d, size, Act::linear, p.out);
       } else {
         s.table = table;
         s.tokens = tokens ? stage(a.tokens, rows) : nullptr;
@@ -115,8 +115,8 @@ class Calls : public KernelDevice {
                 float* out) override {
     const int64_t rows = z.batch * z.segments, d = z.hidden;
     return run(z, [&] {
-      denseStep(stage(extra, rows * d), stage(intra, rows * d), d, stage(weight, 2 * d * d), stage(bias, d), rows, d,
-                2 * d, Act::linear, result(out, rows * d));
+      program_->dense(stage(extra, rows * d), stage(intra, rows * d), d, stage(weight, 2 * d * d), stage(bias, d), rows,
+                      d, 2 * d, Act::linear, result(out, rows * d));
     });
   }
 
@@ -158,8 +158,8 @@ class Calls : public KernelDevice {
       pool(z, from, pooling, means);
       extra(z, means, among, nullptr);
       intra(z, from, among, inside, program_->scratch<float>(z.batch * z.steps));
-      denseStep(among, inside, d, stage(weight, 2 * d * d), stage(bias, d), rows, d, 2 * d, Act::linear,
-                result(out, rows * d));
+      program_->dense(among, inside, d, stage(weight, 2 * d * d), stage(bias, d), rows, d, 2 * d, Act::linear,
+                      result(out, rows * d));
     });
   }
 
@@ -179,8 +179,8 @@ class Calls : public KernelDevice {
   Status dense(const float* x, int64_t rows, int64_t inputs, const float* weight, const float* bias, int64_t outputs,
                Activation activation, float* out) override {
     return run(rowsOnly(rows), [&] {
-      denseStep(stage(x, rows * inputs), nullptr, inputs, stage(weight, inputs * outputs), stage(bias, outputs), rows,
-                outputs, inputs, static_cast<Act>(activation), result(out, rows * outputs));
+      program_->dense(stage(x, rows * inputs), nullptr, inputs, stage(weight, inputs * outputs), stage(bias, outputs),
+                      rows, outputs, inputs, static_cast<Act>(activation), result(out, rows * outputs));
     });
   }
 
@@ -230,10 +230,10 @@ class Calls : public KernelDevice {
       float* branch = program_->scratch<float>(rows * d);
       float* middle = program_->scratch<float>(rows * d);
       attend(z, from, stage(keys, z.batch * z.segments * d), mixed, nullptr);
-      denseStep(mixed, nullptr, d, stage(w.output, d * d), nullptr, rows, d, d, Act::linear, branch);
+      program_->dense(mixed, nullptr, d, stage(w.output, d * d), nullptr, rows, d, d, Act::linear, branch);
       normStep(kind, w.norm1, d, from, branch, rows, middle);
-      denseStep(middle, nullptr, d, stage(w.feedForward, d * d), stage(w.feedForwardBias, d), rows, d, d,
-                static_cast<Act>(activation), branch);
+      program_->dense(middle, nullptr, d, stage(w.feedForward, d * d), stage(w.feedForwardBias, d), rows, d, d,
+                      static_cast<Act>(activation), branch);
       normStep(kind, w.norm2, d, middle, branch, rows, result(out, rows * d));
     });
   }
@@ -242,8 +242,8 @@ class Calls : public KernelDevice {
               Link link, float* logits, float* probabilities) override {
     return run(rowsOnly(rows), [&] {
       float* out = result(logits, rows * labels);
-      denseStep(stage(x, rows * inputs), nullptr, inputs, stage(weight, inputs * labels), stage(bias, labels), rows,
-                labels, inputs, Act::linear, out);
+      program_->dense(stage(x, rows * inputs), nullptr, inputs, stage(weight, inputs * labels), stage(bias, labels),
+                      rows, labels, inputs, Act::linear, out);
       if (!probabilities) return;
       const LinkParams p{out,
                          nullptr,
@@ -344,22 +344,6 @@ class Calls : public KernelDevice {
     p.weightStride = static_cast<int>(z.heads * z.segments);
     const size_t shared = static_cast<size_t>(p.headsAtOnce * z.segments) * sizeof(float);
     program_->launch("keyAttention", {z.steps, z.batch}, 128, shared, p);
-  }
-
-  void denseStep(const float* a, const float* b, int64_t split, const float* weight, const float* bias, int64_t m,
-                 int64_t n, int64_t k, Act activation, float* out) {
-    const DenseParams p{a,
-                        b,
-                        weight,
-                        bias,
-                        out,
-                        static_cast<int>(m),
-                        static_cast<int>(n),
-                        static_cast<int>(k),
-                        static_cast<int>(split),
-                        activation,
-                        0};
-    program_->launch("dense", {(n + 63) / 64, (m + 63) / 64}, 256, 0, p);
   }
 
   void normStep(NormKind kind, const reference::NormArrays<float>& w, int64_t d, const float* x, const float* branch,

@@ -90,6 +90,14 @@ class Program {
     std::memcpy(step.params.data(), &copy, sizeof(Params));
     steps_.push_back(std::move(step));
   }
+  // out[m, n] = activation([a, b][m, k] weight[n, k]^T + bias); b and bias may be null, b begins at column `split`.
+  // `rounds`: operands in bfloat16.
+  void dense(const float* a, const float* b, int64_t split, const float* weight, const float* bias, int64_t m,
+             int64_t n, int64_t k, Act activation, float* out, int rounds = 0) {
+    const auto size = [](int64_t value) { return static_cast<int>(value); };
+    const DenseParams p{a, b, weight, bias, out, size(m), size(n), size(k), size(split), activation, rounds};
+    launch("dense", {(n + 63) / 64, (m + 63) / 64}, 256, 0, p);
+  }
   void clear(const void* device, int64_t bytes) {
     steps_.push_back({"", {}, 0, 0, reinterpret_cast<CUdeviceptr>(device), static_cast<size_t>(bytes), {}});
   }

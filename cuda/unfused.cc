@@ -17,23 +17,11 @@ class Launches {
 
   int roundOperands() const { return model_.precision() == Precision::bfloat16; }
 
-  // out[m, n] = act([a, b][m, k] weight[n, k]^T + bias); b, which may be null, begins at column `split`. The products
-  // of the layers round their operands in bfloat16; embedding, keys and head do not: nothing here would be faster for
-  // it.
+  // Program::dense with weights of the model. The products of the layers round their operands in bfloat16; embedding,
+  // keys and head do not: nothing here would be faster for it.
   void dense(const float* a, const float* b, int64_t split, size_t weight, size_t bias, int64_t m, int64_t n, int64_t k,
              Act activation, float* out, int rounds = 0) {
-    const DenseParams p{a,
-                        b,
-                        model_.at(weight),
-                        model_.at(bias),
-                        out,
-                        static_cast<int>(m),
-                        static_cast<int>(n),
-                        static_cast<int>(k),
-                        static_cast<int>(split),
-                        activation,
-                        rounds};
-    program_.launch("dense", {(n + 63) / 64, (m + 63) / 64}, 256, 0, p);
+    program_.dense(a, b, split, model_.at(weight), model_.at(bias), m, n, k, activation, out, rounds);
   }
   void dense(const float* a, size_t weight, size_t bias, int64_t m, int64_t n, int64_t k, Act activation, float* out,
              int rounds = 0) {

@@ -5,23 +5,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { binaryMetrics } from '../../src/data/metrics';
-import { loadFixture, readFixture, rmsError } from '../golden/fixture';
+import { csvRows, loadFixture, readFixture, rmsError } from '../golden/fixture';
 import { cudaLibrary, describeUnless, root, withoutCudaLibrary } from '../skips';
 import { useCudaLibrary } from './driver';
-
-const rows = (text: string) =>
-  text
-    .trim()
-    .split('\n')
-    .slice(1)
-    .map((line) => line.split(','));
 
 describeUnless(withoutCudaLibrary(), 'bfloat16 on cuda:0', () => {
   beforeAll(useCudaLibrary);
 
   test('the 200 people of expected.csv: logits within 1e-2, AUROC and AUPRC within 0.002 of the authors’ code', () => {
     const model = join(root, 'examples', 'nafld-mortality');
-    const people = rows(readFileSync(join(model, 'expected.csv'), 'utf8'));
+    const people = csvRows(readFileSync(join(model, 'expected.csv'), 'utf8'));
     expect(people.length).toBe(200);
     const asked = new Set(people.map(([id]) => id));
     const folder = mkdtempSync(join(tmpdir(), 'hpformer-cuda-'));
@@ -45,7 +38,7 @@ describeUnless(withoutCudaLibrary(), 'bfloat16 on cuda:0', () => {
         status: 0,
         stderr: expect.stringMatching(/^200 people .* on cuda:0 /),
       });
-      const scores = new Map(rows(readFileSync(out, 'utf8')).map(([id, score]) => [id, Number(score)]));
+      const scores = new Map(csvRows(readFileSync(out, 'utf8')).map(([id, score]) => [id, Number(score)]));
       const theirs = people.map(([, probability]) => Number(probability));
       const ours = people.map(([id]) => scores.get(id)!);
       const logit = (p: number) => Math.log(p / (1 - p));

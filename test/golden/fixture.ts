@@ -246,3 +246,9 @@ export function rmsError(got: ArrayLike<number>, expected: ArrayLike<number>): n
   }
   return Math.sqrt(error / expected.length) / Math.max(1, Math.sqrt(size / expected.length));
 }
+
+/** Rows of a small CSV text without quotes, its header left out. */
+export function csvRows(text: string): string[][] {
+  const [, ...lines] = text.trim().split('\n');
+  return lines.map((line) => line.split(','));
+}

@@ -1,4 +1,4 @@
-import { HPformer, type HPformerConfig, presets, Tensor } from '../../src';
+import { HPformer, type HPformerConfig, HPformerError, presets, Tensor } from '../../src';
 
 /** A published-size model: long enough to be caught in the middle of a run. */
 export const big: HPformerConfig = presets.decompensation();
@@ -20,4 +20,16 @@ export function batchOf(batch: number, salt: number, steps = 48, width = 7): { f
 /** The bits of a result. */
 export function bits(tensor: { data: { buffer: ArrayBufferLike; byteOffset: number; byteLength: number } }): string {
   return Buffer.from(tensor.data.buffer as ArrayBuffer, tensor.data.byteOffset, tensor.data.byteLength).toString('hex');
+}
+
+/** What a call ends with: the code of its HPformerError, or `ok`. Any other error is thrown on. */
+export async function codeOf(action: () => unknown): Promise<string> {
+  try {
+    await action();
+    return 'ok';
+  } catch (error) {
+    if (!(error instanceof HPformerError)) throw error;
+    expect(error.message.length).toBeGreaterThan(10);
+    return error.code;
+  }
 }

@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { binaryMetrics } from '../../src/data/metrics';
+import { csvRows } from '../golden/fixture';
 import { root } from '../skips';
 
 const data = join(root, 'examples', 'nafld');
@@ -17,13 +18,6 @@ function hpformer(command: string, model: string, ...options: string[]): string 
   expect([status, command === 'evaluate' ? stderr : '']).toEqual([0, '']);
   return stdout;
 }
-
-const rows = (text: string) =>
-  text
-    .trim()
-    .split('\n')
-    .slice(1)
-    .map((line) => line.split(','));
 
 interface Label {
   name: string;
@@ -58,8 +52,8 @@ test('the 200 people of expected.csv: bfloat16 ranks them as the authors’ code
   try {
     const out = join(folder, 'scores.csv');
     hpformer('predict', 'nafld-mortality', '--precision', 'bfloat16', '--out', out);
-    const scores = new Map(rows(readFileSync(out, 'utf8')).map(([id, score]) => [id, Number(score)]));
-    const people = rows(readFileSync(join(root, 'examples', 'nafld-mortality', 'expected.csv'), 'utf8'));
+    const scores = new Map(csvRows(readFileSync(out, 'utf8')).map(([id, score]) => [id, Number(score)]));
+    const people = csvRows(readFileSync(join(root, 'examples', 'nafld-mortality', 'expected.csv'), 'utf8'));
     expect(people.length).toBe(200);
     const labels = people.map(([, , , label]) => Number(label));
     const theirs = binaryMetrics(

@@ -2,12 +2,13 @@
  * A named set of malformed files, most made from a good one by one change, handed to the public door. Every one gives the code
  * that is written beside it, and nothing else happens. Findings of the fuzzers are kept in test/fuzz/findings.
  */
-import { HPformer, HPformerError, presets } from '../../src';
+import { HPformer, presets } from '../../src';
 import { initialWeights } from '../../src/checkpoint/init';
 import { readSafetensors } from '../../src/checkpoint/safetensors';
 import { serializeCheckpoint } from '../../src/checkpoint/save';
 import { validateConfig } from '../../src/config/validate';
 import { discretize, Normalizer, readListFile } from '../../src/data/health';
+import { codeOf } from '../session/models';
 import { dict, op, pickle, safetensors, tensor, torchLegacy, torchZip, zip } from '../unit/checkpoint/build';
 import { bytesOf } from '../unit/checkpoint/support';
 
@@ -260,18 +261,6 @@ files.push(
   ['torch: zip cut in its directory', bytesOf('ckpt_health_ihmp.zip.pt').subarray(0, -7), FILE],
 );
 
-/** `ok`, or the code of the HPformerError; anything else is a failure of the test. */
-async function codeOf(action: () => unknown): Promise<string> {
-  try {
-    await action();
-    return 'ok';
-  } catch (error) {
-    if (!(error instanceof HPformerError)) throw error;
-    expect(error.message.length).toBeGreaterThan(10);
-    return error.code;
-  }
-}
-
 const load = async (bytes: Uint8Array, over?: unknown) =>
   (await HPformer.load(bytes, { device: 'cpu', ...(over === undefined ? {} : { config: over as never }) })).dispose();
 
@@ -289,14 +278,18 @@ test('there are at least 120 of them, each with a name of its own and the code o
   expect(new Set(files.map(([, , code]) => code))).toEqual(new Set([FILE, CHECKPOINT, CONFIG]));
 });
 
-test.each(files)('%s', async (_, bytes, code) => {
-  const copy = Buffer.from(bytes);
-  expect(await codeOf(() => load(bytes))).toBe(code);
-  expect(Buffer.from(bytes).equals(copy)).toBe(true);
+describe(`${files.length} files, each with its code`, () => {
+  test.each(files)('%s', async (_, bytes, code) => {
+    const copy = Buffer.from(bytes);
+    expect(await codeOf(() => load(bytes))).toBe(code);
+    expect(Buffer.from(bytes).equals(copy)).toBe(true);
+  });
 });
 
-test.each(beside)('config beside the file: %s', async (_, over) => {
-  expect(await codeOf(() => load(good, over))).toBe(CONFIG);
+describe(`${beside.length} configurations beside a good file`, () => {
+  test.each(beside)('%s', async (_, over) => {
+    expect(await codeOf(() => load(good, over))).toBe(CONFIG);
+  });
 });
 
 /** The good file's tensors as PyTorch would write them. */

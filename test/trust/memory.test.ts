@@ -1,26 +1,15 @@
 /** Sizes at the edges of integers, memory that runs out, and memory that comes back. */
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { HPformer, HPformerError, kernels, presets, Tensor } from '../../src';
+import { HPformer, kernels, presets, Tensor } from '../../src';
 import { initialWeights } from '../../src/checkpoint/init';
 import { parameterCount } from '../../src/checkpoint/names';
 import { validateConfig } from '../../src/config/validate';
 import { createNative } from '../../src/model/devices';
 import { resolveOptions } from '../../src/model/options';
 import { loadAddon } from '../../src/native/load';
-import { batchOf, bits, create } from '../session/models';
+import { batchOf, bits, codeOf, create } from '../session/models';
 import { notOn, root, testUnless, underSanitizer } from '../skips';
-
-/** What a call ends with: a code, or `ok`. Anything but an HPformerError fails the test. */
-async function codeOf(action: () => unknown): Promise<string> {
-  try {
-    await action();
-    return 'ok';
-  } catch (error) {
-    if (!(error instanceof HPformerError)) throw error;
-    return error.code;
-  }
-}
 
 const edges = [2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 32 + 1, 2 ** 53 - 1, 2 ** 53, 2 ** 63, 2 ** 64];
 

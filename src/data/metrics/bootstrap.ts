@@ -10,7 +10,7 @@ export interface Interval {
   samples: number;
 }
 
-/** Options of {@link bootstrapIntervals}. */
+/** Options of bootstrap intervals. */
 export interface BootstrapOptions {
   /** Number of samples; default 1000. */
   samples?: number;
