@@ -70,6 +70,7 @@ test('the addon from two paths in one process: both compute, together and after 
   }
   const script = `
 const { Worker } = require('node:worker_threads');
+delete process.env.HPFORMER_PREBUILD; // would lead both to one file
 const one = require('./one'), two = require('./two');
 (async () => {
   if (one.HPformer === two.HPformer) throw new Error('one module, not two');
