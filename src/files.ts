@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { createWriteStream, type WriteStream } from 'node:fs';
+import { constants, createWriteStream, type WriteStream } from 'node:fs';
 import { type FileHandle, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { HPformerError } from './errors';
@@ -23,9 +23,9 @@ export function fileError(path: string, what: 'read' | 'written' | 'made', cause
 export async function readWhole(path: string): Promise<Uint8Array> {
   let file: FileHandle | undefined;
   try {
-    file = await open(path, 'r');
+    // A pipe or a device could block or never end: at the opening already, if it were not said that it must not.
+    file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
     const stats = await file.stat();
-    // A pipe or a device could block or never end.
     if (!stats.isFile()) {
       throw new HPformerError(
         'ERR_HPFORMER_FILE',

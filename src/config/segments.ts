@@ -73,3 +73,16 @@ export function segmentsOf(config: HPformerConfig, steps: number, where = 'steps
   if (over === 'padded' && fixed !== null) return refused(`a length that ${n0} segments divide`);
   return cut(steps, Math.floor(steps / b) + 1, b);
 }
+
+/**
+ * As {@link segmentsOf}, of a sequence that a model is to read: learned positions end somewhere.
+ * @throws HPformerError `ERR_HPFORMER_SHAPE` also beyond them.
+ */
+export function segmentsToRead(config: HPformerConfig, steps: number, where = 'steps'): Segments {
+  const { positions } = config;
+  if (positions.kind === 'learned' && steps > positions.maximum) {
+    const expected = `at most ${positions.maximum} steps (learned positions)`;
+    throw new HPformerError('ERR_HPFORMER_SHAPE', `${where}: expected ${expected}, got ${steps}`);
+  }
+  return segmentsOf(config, steps, where);
+}

@@ -1,3 +1,13 @@
+/** Why a signal was aborted; the default reason where the signal is of a kind that has none. */
+export function reasonOf(signal: AbortSignal): unknown {
+  return signal.reason === undefined ? new DOMException('This operation was aborted', 'AbortError') : signal.reason;
+}
+
+/** Throws the reason of a signal that is aborted already. */
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw reasonOf(signal);
+}
+
 /** What to do when a signal aborts, and the one listener that does all of it. */
 interface Waiting {
   readonly actions: Set<() => void>;
@@ -38,8 +48,8 @@ export function whenAborted(signal: AbortSignal | undefined, action: () => void)
 export function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise;
   return new Promise((resolve, reject) => {
-    const takeBack = whenAborted(signal, () => reject(signal.reason));
-    if (signal.aborted) reject(signal.reason);
+    const takeBack = whenAborted(signal, () => reject(reasonOf(signal)));
+    if (signal.aborted) reject(reasonOf(signal));
     promise.then(resolve, reject).finally(takeBack);
   });
 }

@@ -1,4 +1,4 @@
-import { segmentsOf } from '../config/segments';
+import { segmentsToRead } from '../config/segments';
 import type { HPformerConfig } from '../config/types';
 import { HPformerError } from '../errors';
 import type { NativeFeed, NativeReal } from '../native/addon';
@@ -159,7 +159,9 @@ function prepareSequence(
   const valid = config.segments.over === 'valid';
   if (lengthsValue !== undefined) feed.lengths = prepareLengths(config, lengthsName, lengthsValue, batch, steps);
   if (embedding.kind === 'tokens') {
-    feed.tokens = prepareTokens(name, tensor);
+    const { lengths } = feed;
+    const within = (element: number) => element % steps < lengths![Math.floor(element / steps)]!;
+    feed.tokens = prepareTokens(name, tensor, valid && lengths ? within : undefined);
     if (valid) feed.lengths ??= ownLengths(name, lengthsName, feed.tokens, batch, steps, embedding.padding);
   } else {
     feed[embedding.kind === 'features' ? 'features' : 'values'] = toReal(name, tensor, double);
@@ -221,8 +223,8 @@ function prepareLengths(
 }
 
 /** Ids as int32; native code checks them against the vocabulary, away from the event loop. */
-function prepareTokens(name: string, tensor: CheckedTensor): Int32Array {
-  const ids = toInt32(name, tensor);
+function prepareTokens(name: string, tensor: CheckedTensor, matters?: (element: number) => boolean): Int32Array {
+  const ids = toInt32(name, tensor, matters);
   // Ids become addresses: another thread must not change them after they were checked.
   return isShared(ids) ? Int32Array.from(ids) : ids;
 }
@@ -254,16 +256,7 @@ function ownLengths(
 
 /** The largest number of segments in the batch; fails where the rule has no answer for a length. */
 function countSegments(config: HPformerConfig, name: string, steps: number, lengths: Int32Array | undefined): number {
-  const maximum = config.positions.kind === 'learned' ? config.positions.maximum : int32Max;
-  const check = (length: number): number => {
-    if (length > maximum) {
-      throw new HPformerError(
-        'ERR_HPFORMER_SHAPE',
-        `${name}: expected at most ${maximum} steps (learned positions), got ${length}`,
-      );
-    }
-    return segmentsOf(config, length, name).count;
-  };
+  const check = (length: number): number => segmentsToRead(config, length, name).count;
   if (config.segments.over === 'padded') return check(steps);
   let most = 0;
   const seen = new Set<number>();

@@ -8,7 +8,7 @@ import { requestSlots } from '../native/request';
 import { statusAborted, statusError } from '../native/status';
 import { describe } from '../tensor/shape';
 import { Tensor } from '../tensor/tensor';
-import { untilAborted, whenAborted } from './abort';
+import { reasonOf, throwIfAborted, untilAborted, whenAborted } from './abort';
 import { createNative } from './devices';
 import { mainFeed, type PreparedFeeds, prepareFeeds, secondFeed } from './feeds';
 import type { ModelGraph } from './graph';
@@ -103,7 +103,7 @@ export class HPformer {
    */
   static async load(source: string | URL | Uint8Array, options?: LoadOptions): Promise<HPformer> {
     const resolved = resolveOptions(options);
-    resolved.signal?.throwIfAborted();
+    throwIfAborted(resolved.signal);
     const loading = weights().readWeights(source, options?.config);
     const checkpoint = await untilAborted(loading, resolved.signal);
     return HPformer.#build(checkpoint, resolved);
@@ -119,7 +119,7 @@ export class HPformer {
     const resolved = resolveOptions(options);
     const seed = options?.seed ?? 0;
     checkInteger('seed', seed, 0, Number.MAX_SAFE_INTEGER);
-    resolved.signal?.throwIfAborted();
+    throwIfAborted(resolved.signal);
     const complete = validateConfig(config);
     return HPformer.#build(weights().randomWeights(complete, seed), resolved);
   }
@@ -147,7 +147,7 @@ export class HPformer {
   async run<Name extends string = DefaultOutput>(feeds: Feeds, options?: RunOptions<Name>): Promise<Results<Name>> {
     this.#check(options);
     checkSignal(options?.signal);
-    options?.signal?.throwIfAborted();
+    throwIfAborted(options?.signal);
     const run = this.#prepare(feeds, options?.outputs, false);
     await this.#submit(run, options?.signal);
     return run.results() as Results<Name>;
@@ -176,7 +176,7 @@ export class HPformer {
   async trace(feeds: Feeds, options?: { signal?: AbortSignal }): Promise<Results> {
     this.#check(options);
     checkSignal(options?.signal);
-    options?.signal?.throwIfAborted();
+    throwIfAborted(options?.signal);
     const run = this.#prepare(feeds, undefined, true);
     await this.#submit(run, options?.signal);
     return run.results() as Results;
@@ -289,7 +289,7 @@ export class HPformer {
       let job: number | undefined;
       // The promise settles at once; the job stops at its next tile and its arrays stay alive until then.
       const takeBack = whenAborted(signal, () => {
-        reject(signal!.reason);
+        reject(reasonOf(signal!));
         if (job !== undefined) this.#native.cancel(job);
       });
       this.#running++;
@@ -298,7 +298,7 @@ export class HPformer {
           takeBack();
           this.#finished();
           if (code === 0) resolve();
-          else if (code === statusAborted && signal?.aborted) reject(signal.reason);
+          else if (code === statusAborted && signal?.aborted) reject(reasonOf(signal));
           else reject(statusError(code, message));
         });
         job = this.#native.submit(slots, ...slots);

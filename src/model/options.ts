@@ -22,6 +22,9 @@ export interface ResolvedOptions {
   maxBytes: number;
 }
 
+/** Names of devices, each in one form only. */
+export const deviceNames = /^(auto|cpu|reference|cuda(:(all|0|[1-9]\d{0,3}))?)$/;
+
 /** Of one run, and of the results of one kernel. */
 export const defaultMaxBytes = 2 * 2 ** 30;
 
@@ -42,7 +45,7 @@ export function resolveOptions(options: ModelOptions | undefined): ResolvedOptio
     rewrites,
     maxBytes,
   } = options ?? {};
-  if (typeof device !== 'string' || !/^(auto|cpu|reference|cuda(:(all|\d{1,4}))?)$/.test(device)) {
+  if (typeof device !== 'string' || !deviceNames.test(device)) {
     throw new HPformerError(
       'ERR_HPFORMER_DEVICE',
       `device: expected auto, cpu, reference, cuda, cuda:<number> or cuda:all, got ${describe(device)}`,
@@ -136,7 +139,8 @@ export function checkSignal(signal: unknown): asserts signal is AbortSignal | un
     typeof like !== 'object' ||
     like === null ||
     typeof like.aborted !== 'boolean' ||
-    typeof like.addEventListener !== 'function'
+    typeof like.addEventListener !== 'function' ||
+    typeof like.removeEventListener !== 'function'
   ) {
     throw new HPformerError('ERR_HPFORMER_TYPE', `signal: expected an AbortSignal, got ${describe(signal)}`);
   }

@@ -1,4 +1,4 @@
-import { type Segments, segmentsOf } from '../config/segments';
+import { type Segments, segmentsToRead } from '../config/segments';
 import type { HPformerConfig } from '../config/types';
 import { align } from './align';
 import { buildGraph, layerRowFlops } from './graph';
@@ -152,7 +152,7 @@ export function buildPlan(config: HPformerConfig, shape: PlanShape, context: Pla
   checkInteger('rows', rows, config.readout === 'step' ? 0 : steps, steps);
   const two = config.sequences === 2;
   const lengths = two ? [steps, steps2] : [steps];
-  const cuts = lengths.map((length) => segmentsOf(config, length));
+  const cuts = lengths.map((length) => segmentsToRead(config, length));
   const nodes = buildGraph(config).nodes.map((node): PlanNode => {
     const length = node.sequence === 'second.' ? steps2 : steps;
     return {

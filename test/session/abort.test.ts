@@ -33,6 +33,23 @@ test('already aborted: the reason itself, and nothing is looked at', async () =>
   }
 });
 
+test('a signal of another make, without throwIfAborted and reason, aborts too; half a signal is an error', async () => {
+  const made = (aborted: boolean) => Object.assign(new EventTarget(), { aborted }) as unknown as AbortSignal;
+  const { logits } = await model.run(batchOf(1, 0), { signal: made(false) });
+  expect(bits(logits)).toBe(bits(model.runSync(batchOf(1, 0)).logits));
+  const aborted = expect.objectContaining({ name: 'AbortError' });
+  await expect(model.run(batchOf(1, 0), { signal: made(true) })).rejects.toEqual(aborted);
+  await expect(model.trace(batchOf(1, 0), { signal: made(true) })).rejects.toEqual(aborted);
+  await expect(create({ signal: made(true) })).rejects.toEqual(aborted);
+  const later = made(false);
+  const running = long.run(longBatch(64), { signal: later });
+  Object.assign(later, { aborted: true });
+  later.dispatchEvent(new Event('abort'));
+  await expect(running).rejects.toEqual(aborted);
+  const half = { aborted: false, addEventListener() {} } as unknown as AbortSignal;
+  await expect(model.run(batchOf(1, 0), { signal: half })).rejects.toMatchObject({ code: 'ERR_HPFORMER_TYPE' });
+});
+
 test('while a model is made or loaded: the reason at once, nothing is left over; signals that never fire do no harm', async () => {
   const signal = new AbortController().signal;
   const made = await create({ signal });

@@ -1,4 +1,5 @@
 /** Reading and writing files: every failure is an HPformerError in the caller's words. */
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -34,6 +35,13 @@ test.each<[string, (file: string) => Promise<unknown>, string]>([
 ])('%s names the path once, without the system call', async (_, action, message) => {
   const file = at('none/file');
   await expect(action(file)).rejects.toMatchObject(refused(`${file}: ${message}`));
+});
+
+testUnless(notOn('linux'), 'a pipe that nobody writes to is refused at once', async () => {
+  expect(spawnSync('mkfifo', [at('pipe')]).status).toBe(0);
+  await expect(readWhole(at('pipe'))).rejects.toMatchObject(
+    refused(`${at('pipe')}: expected a file, got something else`),
+  );
 });
 
 test('what is read is what was written', async () => {

@@ -59,6 +59,19 @@ describe('what is taken', () => {
     ).toHaveLength(48);
   });
 
+  test("over 'valid', what stands beyond a length is never read, in 64 bits either", () => {
+    const config = valid(text());
+    const tokens = new Tensor(
+      'int64',
+      BigInt64Array.from([3n, 4n, 5n, 2n ** 50n, 6n, 7n, -(2n ** 40n), 2n ** 62n]),
+      [2, 4],
+    );
+    const feeds = (...lengths: number[]) => ({ tokens, lengths: new Tensor('int32', Int32Array.from(lengths), [2]) });
+    expect(prepareFeeds(config, feeds(3, 2), false).first.feed.tokens!.subarray(0, 3)).toEqual(Int32Array.of(3, 4, 5));
+    expect(() => prepareFeeds(config, feeds(4, 2), false)).toThrow('got 1125899906842624 at element 3');
+    expect(() => prepareFeeds(config, feeds(3, 3), false)).toThrow('got -1099511627776 at element 6');
+  });
+
   test('int64 and uint8 tokens, bool readout weights, undefined as absent', () => {
     const wide = new Tensor('int64', BigInt64Array.from([3n, 19n]), [1, 2]);
     expect(prepareFeeds(text(), { tokens: wide }, false).first.feed.tokens).toEqual(new Int32Array([3, 19]));

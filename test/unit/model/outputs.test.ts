@@ -126,6 +126,7 @@ describe('options', () => {
     ['x', 'TYPE'],
     [{ device: 'gpu' }, 'DEVICE'],
     [{ device: 'cuda:x' }, 'DEVICE'],
+    [{ device: 'cuda:00' }, 'DEVICE'],
     [{ precision: 'float16' }, 'DEVICE'],
     [{ threads: 0 }, 'RANGE'],
     [{ threads: 1.5 }, 'RANGE'],

@@ -163,3 +163,10 @@ test.each([
   expect(plan).toThrow(message);
   expect(plan).toThrow(expect.objectContaining({ code: `ERR_HPFORMER_${code}` }));
 });
+
+test('a shape that the position table does not reach is refused, as by a run', () => {
+  const config = health({ positions: { kind: 'learned', maximum: 40 } });
+  expect(() => buildPlan(config, { batch: 1, steps: 48 }, cpu)).toThrow(
+    'expected at most 40 steps (learned positions), got 48',
+  );
+});
