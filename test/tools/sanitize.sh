@@ -2,10 +2,10 @@
 # Runs the native tests and jest under a tool that watches memory or threads: test/tools/sanitize.sh address|thread|valgrind [jest arguments]
 # address: ASan + UBSan, native tests with leak check, then the addon inside Node under jest   thread: TSan, the same
 # valgrind: memcheck over native tests and a run inside Node   Needs g++ with its sanitizer libraries, or valgrind.
-# Under jest: every suite that runs the addon. Left out: those that are TypeScript alone and run no line that is watched (test/unit but
-# for model and native, test/fuzz, test/cli), the package, the house rules, the benchmarks, and CUDA: its host code is watched in the
-# native tests (cuda.sh). Random tests run fewer times than in npm test (CHILDREN, ABORTS, TIMES, REPEATS set more): each run is 5 to
-# 20 times slower.
+# Under jest: address watches every suite but the package and the house rules (they run compilers and linters, not the addon), the
+# benchmarks (times), and the CUDA suites whose host code is watched in the native tests (cuda.sh); thread those in which threads meet.
+# Random tests run fewer times than in npm test (CHILDREN, ABORTS, TIMES, REPEATS, FUZZ_SECONDS set more): each run is 5 to 20 times
+# slower.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kind=${1:-address}
@@ -40,9 +40,11 @@ export LD_PRELOAD="$(readlink -f "$runtime")"
 # node-gyp-build looks into build/Release below the folder that <NAME>_PREBUILD names.
 export HPFORMER_PREBUILD="$PWD/$build"
 if [ $# -eq 0 ]; then
-  export CHILDREN=${CHILDREN:-2} ABORTS=${ABORTS:-60} TIMES=${TIMES:-40} REPEATS=${REPEATS:-10}
+  export CHILDREN=${CHILDREN:-2} ABORTS=${ABORTS:-60} TIMES=${TIMES:-40} REPEATS=${REPEATS:-10} FUZZ_SECONDS=${FUZZ_SECONDS:-2}
   set -- test/session test/trust test/unit/model test/unit/native
-  # One thread's arithmetic is the native tests' matter there.
-  [ "$kind" = address ] && set -- test/golden "$@"
+  if [ "$kind" = address ]; then
+    set -- test/golden test/session test/trust test/unit test/cli test/fuzz
+    [ "$cuda" = ON ] && set -- "$@" test/cuda/kernels test/cuda/life
+  fi
 fi
 node node_modules/jest/bin/jest.js --runInBand --silent --testTimeout=900000 "$@"
