@@ -125,7 +125,6 @@ export async function writePlainly(path: string, content: string): Promise<void>
 /** A text file written piece by piece: waits when the disk is behind, and every failure is an error with a code. */
 export class TextWriter {
   private readonly stream: WriteStream;
-  private failure: Error | undefined;
 
   /**
    * @param name - what error messages call the file; default its path.
@@ -137,9 +136,8 @@ export class TextWriter {
     private readonly name = path,
   ) {
     this.stream = createWriteStream(path, { flags });
-    this.stream.on('error', (error) => {
-      this.failure = error;
-    });
+    // The stream remembers its first failure; without a listener it would end the process.
+    this.stream.on('error', () => undefined);
   }
 
   /**
@@ -158,22 +156,25 @@ export class TextWriter {
 
   /** Waits until everything is written. @throws HPformerError `ERR_HPFORMER_FILE`. */
   async end(): Promise<void> {
-    await new Promise<void>((resolve) => {
-      if (this.failure || this.stream.closed) resolve();
-      else {
-        this.stream.once('close', resolve);
-        this.stream.end();
-      }
-    });
+    await this.closed(() => this.stream.end());
     this.check();
   }
 
-  /** Closes the file as it is; failures no longer matter. */
-  abandon(): void {
-    this.stream.destroy();
+  /** Closes the file as it is, and waits for that; failures no longer matter. */
+  async abandon(): Promise<void> {
+    await this.closed(() => this.stream.destroy());
+  }
+
+  private closed(close: () => void): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.stream.closed) return resolve();
+      this.stream.once('close', resolve);
+      close();
+    });
   }
 
   private check(): void {
-    if (this.failure) throw fileError(this.name, 'written', this.failure);
+    const { errored } = this.stream;
+    if (errored) throw fileError(this.name, 'written', errored);
   }
 }

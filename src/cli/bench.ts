@@ -7,7 +7,17 @@ import { bars, curves, page, roofline, section, table } from './benchHtml';
 import { benchKernels, cudaDevices } from './benchKernels';
 import { benchModel, benchScaling, beyondBound, shortest } from './benchModel';
 import { type BenchRow, type BenchRun, type Ceilings, isWrong, newRun } from './benchTiming';
-import { type Command, type Io, integerOption, textOption, UsageError, type Values, write, writeJson } from './command';
+import {
+  type Command,
+  type Io,
+  integerOption,
+  note,
+  textOption,
+  UsageError,
+  type Values,
+  write,
+  writeJson,
+} from './command';
 import { loadOptions, modelOptions } from './model';
 import { formatPairs, formatTable } from './table';
 
@@ -235,7 +245,7 @@ async function report(run: BenchRun, values: Values, io: Io, problems: string[] 
   }
   const failed = run.rows.filter(isWrong);
   if (failed.length > 0) problems.unshift(`wrong results: ${failed.map(({ name }) => name).join(', ')}`);
-  for (const problem of problems) await write(io.stderr, `hpformer bench: ${problem}\n`);
+  for (const problem of problems) await note(io.stderr, `hpformer bench: ${problem}\n`);
   return problems.length > 0 ? 1 : 0;
 }
 
@@ -254,11 +264,9 @@ interface AttentionRow {
 
 async function attention(values: Values, io: Io): Promise<number> {
   if (!inCheckout()) {
-    await write(
-      io.stderr,
-      'hpformer bench attention needs a checkout of the project: its peers are not in the published package.\n',
+    throw new UsageError(
+      'attention: needs a checkout of the project, since its peers are not in the published package',
     );
-    return 2;
   }
   const steps = integerOption(values, 'steps', 1, 1 << 20) ?? 1024;
   const rounds = values.quick ? '2' : '5';
@@ -324,7 +332,7 @@ async function compare(files: readonly string[], values: Values, io: Io): Promis
     ]);
     await write(io.stdout, formatTable(['name', 'before ms', 'after ms', 'before / after', 'verdict'], cells));
     if (before!.machine.cpu !== after!.machine.cpu)
-      await write(io.stderr, 'hpformer bench: the two runs are from different processors\n');
+      await note(io.stderr, 'hpformer bench: the two runs are from different processors\n');
   }
   return 0;
 }

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { fileError } from '../files';
 import { describe } from '../tensor/shape';
 
 /** The command line was wrong: exit code 2. */
@@ -61,6 +62,15 @@ export function commandHelp(name: string, command: Command): string {
   return `${lines.join('\n')}\n`;
 }
 
+/** Node's message of a wrong command line, in one line. */
+function parseMessage({ message }: Error, options: Options): string {
+  const [, given] = /^Option '(-[^']+)' argument is ambiguous/.exec(message) ?? [];
+  if (given === undefined) return message.split('. To specify')[0]!;
+  const long = Object.keys(options).find((name) => `-${options[name]!.short}` === given);
+  const name = long === undefined ? given : `--${long}`;
+  return `${name}: expected a value; one that begins with a dash is written ${name}=-…`;
+}
+
 /**
  * Parses a command's arguments strictly.
  * @throws UsageError for unknown options, missing values and a wrong number of positional arguments.
@@ -76,7 +86,7 @@ export function parseCommand(command: Command, args: string[]): { positionals: s
   try {
     parsed = parseArgs({ args, options, allowPositionals: true, strict: true }) as typeof parsed;
   } catch (error) {
-    throw new UsageError((error as Error).message.split('. To specify')[0]!);
+    throw new UsageError(parseMessage(error as Error, command.options));
   }
   if (parsed.values.help) return parsed;
   const { least, most } = command.positionals;
@@ -114,12 +124,34 @@ export function textOption(values: Values, name: string): string | undefined {
   return typeof text === 'string' ? text : undefined;
 }
 
-/** Writes text and waits until a slow pipe has taken it. */
-export function write(stream: NodeJS.WritableStream, text: string): Promise<void> {
-  return new Promise((resolve, reject) => stream.write(text, (error) => (error ? reject(error) : resolve())));
+/** Whoever read standard output went away (`| head`): no failure, but nothing more needs to be done. */
+export class ReaderGone extends Error {
+  override readonly name = 'ReaderGone';
 }
 
-/** Writes a value as indented JSON; numbers that JSON lacks become null. */
-export function writeJson(stream: NodeJS.WritableStream, value: unknown): Promise<void> {
-  return write(stream, `${JSON.stringify(value, null, 2)}\n`);
+/**
+ * Writes results to standard output and waits until a slow pipe has taken them.
+ * @throws HPformerError `ERR_HPFORMER_FILE`; {@link ReaderGone}.
+ */
+export async function write(stdout: NodeJS.WritableStream, text: string): Promise<void> {
+  try {
+    await put(stdout, text);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EPIPE') throw new ReaderGone();
+    throw fileError('stdout', 'written', error);
+  }
+}
+
+/** Writes a value as indented JSON; numbers that JSON lacks become null. @throws as {@link write}. */
+export function writeJson(stdout: NodeJS.WritableStream, value: unknown): Promise<void> {
+  return write(stdout, `${JSON.stringify(value, null, 2)}\n`);
+}
+
+/** Tells people something on standard error. Where nobody can be told, what was done and its exit code stay the same. */
+export async function note(stderr: NodeJS.WritableStream, text: string): Promise<void> {
+  await put(stderr, text).catch(() => undefined);
+}
+
+function put(stream: NodeJS.WritableStream, text: string): Promise<void> {
+  return new Promise((resolve, reject) => stream.write(text, (error) => (error ? reject(error) : resolve())));
 }

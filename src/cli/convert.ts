@@ -11,10 +11,10 @@ import {
   type Command,
   choiceOption,
   integerOption,
+  note,
   textOption,
   UsageError,
   type Values,
-  write,
   writeJson,
 } from './command';
 import { readConfig } from './model';
@@ -99,7 +99,7 @@ export const convert: Command = {
       const graph = exportOnnx(config, named, graphOptions);
       await writeAtomically(pathOf(out), graph);
       if (values.json) await writeJson(io.stdout, { out, bytes: graph.length, format, ...graphOptions, config });
-      else await write(io.stderr, `${out}: ONNX graph, ${graph.length} bytes\n`);
+      else await note(io.stderr, `${out}: ONNX graph, ${graph.length} bytes\n`);
       return 0;
     }
     // A bundle stays one, with the hash of what is written now.
@@ -116,7 +116,7 @@ export const convert: Command = {
     if (values.json) {
       await writeJson(io.stdout, { out, bytes: size, format, tensors: weights.size, parameterCount, config });
     } else {
-      await write(io.stderr, `${out}: ${weights.size} tensors, ${parameterCount.used} parameters, ${size} bytes\n`);
+      await note(io.stderr, `${out}: ${weights.size} tensors, ${parameterCount.used} parameters, ${size} bytes\n`);
     }
     return 0;
   },

@@ -1,6 +1,6 @@
 import { evaluateLabels, type Figure, type LabelEvaluation, predictLabelled } from '../data/evaluation';
 import { labelNames, openSource } from '../data/recipes';
-import { type Command, choiceOption, integerOption, write, writeJson } from './command';
+import { type Command, choiceOption, integerOption, note, write, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
 import { Progress } from './progress';
 import { calibrationTable, classFigures, finishReport, parts, reportOptions, reportRequest } from './report';
@@ -104,7 +104,7 @@ export const evaluate: Command = {
         await write(io.stdout, `\nkappa (linear) ${kappa.toFixed(4)}, micro AUROC ${microAuroc.toFixed(4)}\n`);
       }
       if (studies.length > 0) await write(io.stdout, `\n${calibrationTable(studies)}`);
-      if (data.drops && data.drops.total > 0) await write(io.stderr, `left out: ${data.drops}\n`);
+      if (data.drops && data.drops.total > 0) await note(io.stderr, `left out: ${data.drops}\n`);
       return 0;
     } finally {
       model.dispose();

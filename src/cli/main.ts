@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { HPformerError } from '../errors';
 import { bench } from './bench';
-import { type Command, commandHelp, type Io, parseCommand, UsageError, write } from './command';
+import { type Command, commandHelp, type Io, note, parseCommand, ReaderGone, UsageError, write } from './command';
 import { convert } from './convert';
 import { doctor, packageVersion } from './doctor';
 import { evaluate } from './evaluate';
@@ -33,10 +33,48 @@ function overview(): string {
     ...Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(width)}${summary}`),
     '',
     'hpformer <command> --help says more. --version prints the version.',
-    'With --json the result is all that goes to standard output; errors are JSON on standard error.',
-    'Exit codes: 0 done, 1 failed, 2 wrong usage.',
+    'With --json the result is all that goes to standard output, and an error is a line of JSON on standard error:',
+    '{"error":{"code":…,"message":…}}, where code is one of the package (ERR_HPFORMER_…), or USAGE for wrong usage.',
+    'Of an option that is given twice the last one counts. Exit codes: 0 done, 1 failed, 2 wrong usage.',
     '',
   ].join('\n');
+}
+
+/** Whether the answers are to be JSON: `--json` anywhere before a double dash. */
+function wantsJson(args: readonly string[]): boolean {
+  const end = args.indexOf('--');
+  return (end < 0 ? args : args.slice(0, end)).includes('--json');
+}
+
+/** `help predict` is `predict --help`, and `--json predict` is `predict --json`. */
+function reordered(args: readonly string[]): readonly string[] {
+  const [first, name, ...rest] = args;
+  if (first === 'help' && name !== undefined && rest.length === 0) return [name, '--help'];
+  if (first === '--json') return name === undefined ? [] : [name, '--json', ...rest];
+  return args;
+}
+
+/** Does what a command line asks for. @returns the exit code. */
+async function dispatch(name: string | undefined, rest: string[], io: Io): Promise<number> {
+  if (name === '--help' || name === '-h' || name === 'help') {
+    await write(io.stdout, overview());
+    return 0;
+  }
+  if (name === '--version') {
+    await write(io.stdout, `${packageVersion()}\n`);
+    return 0;
+  }
+  const command = name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (!command) {
+    const got = name === undefined ? 'none' : `"${name}"`;
+    throw new UsageError(`expected a command (${Object.keys(commands).join(', ')}), got ${got}`);
+  }
+  const { positionals, values } = parseCommand(command, rest);
+  if (values.help) {
+    await write(io.stdout, commandHelp(name!, command));
+    return 0;
+  }
+  return await command.run(positionals, values, io);
 }
 
 /**
@@ -46,37 +84,16 @@ function overview(): string {
  * @returns the exit code: 0 done, 1 failed, 2 wrong usage.
  */
 export async function main(args: string[], io: Io): Promise<number> {
-  // `hpformer help predict` is `hpformer predict --help`.
-  const [name, ...rest] = args[0] === 'help' && args.length === 2 ? [args[1]!, '--help'] : args;
-  if (name === '--help' || name === '-h' || name === 'help') {
-    await write(io.stdout, overview());
-    return 0;
-  }
-  if (name === '--version') {
-    await write(io.stdout, `${packageVersion()}\n`);
-    return 0;
-  }
-  if (name === undefined) {
-    await write(io.stderr, overview());
+  const json = wantsJson(args);
+  if (args.length === 0) {
+    await note(io.stderr, overview());
     return 2;
   }
-  const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
-  if (!command) {
-    await write(
-      io.stderr,
-      `hpformer: expected a command (${Object.keys(commands).join(', ')}), got "${name}"\nhpformer --help says more.\n`,
-    );
-    return 2;
-  }
-  const json = rest.includes('--json');
+  const [name, ...rest] = reordered(args);
   try {
-    const { positionals, values } = parseCommand(command, rest);
-    if (values.help) {
-      await write(io.stdout, commandHelp(name, command));
-      return 0;
-    }
-    return await command.run(positionals, values, io);
+    return await dispatch(name, rest, io);
   } catch (error) {
+    if (error instanceof ReaderGone) return 0;
     const usage = error instanceof UsageError;
     const code = error instanceof HPformerError ? error.code : usage ? 'USAGE' : undefined;
     // Anything else is a defect: its stack helps whoever reports it.
@@ -85,29 +102,23 @@ export async function main(args: string[], io: Io): Promise<number> {
       : error instanceof Error
         ? (error.stack ?? error.message)
         : String(error);
+    const where = name !== undefined && Object.hasOwn(commands, name) ? `hpformer ${name}` : 'hpformer';
     if (json)
-      await write(io.stderr, `${JSON.stringify({ error: { code: code ?? 'ERR_HPFORMER_INTERNAL', message } })}\n`);
-    else if (usage) await write(io.stderr, `hpformer ${name}: ${message}\nhpformer ${name} --help says more.\n`);
-    else await write(io.stderr, `hpformer ${name}: ${message}${code ? ` (${code})` : ''}\n`);
+      await note(io.stderr, `${JSON.stringify({ error: { code: code ?? 'ERR_HPFORMER_INTERNAL', message } })}\n`);
+    else if (usage) await note(io.stderr, `${where}: ${message}\n${where} --help says more.\n`);
+    else await note(io.stderr, `${where}: ${message}${code ? ` (${code})` : ''}\n`);
     return usage ? 2 : 1;
   }
 }
 
 if (require.main === module) {
-  // A reader that went away (`| head`) is no error.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === 'EPIPE' ? 0 : 1);
-  });
+  // Whoever writes is told by the write itself; without listeners the same failure would end the process as a defect.
+  process.stdout.on('error', () => undefined);
+  process.stderr.on('error', () => undefined);
   // Through process.exit, so that files being written are removed.
   process.once('SIGINT', () => process.exit(130));
   process.once('SIGTERM', () => process.exit(143));
-  main(process.argv.slice(2), process).then(
-    (code) => {
-      process.exitCode = code;
-    },
-    (error) => {
-      process.stderr.write(`hpformer: ${error instanceof Error ? error.stack : String(error)}\n`);
-      process.exitCode = 1;
-    },
-  );
+  void main(process.argv.slice(2), process).then((code) => {
+    process.exitCode = code;
+  });
 }

@@ -1,6 +1,6 @@
 import { scoreBatches } from '../data/evaluation';
 import { openSource, scoreColumns } from '../data/recipes';
-import { type Command, integerOption, textOption, UsageError, write, writeJson } from './command';
+import { type Command, integerOption, note, textOption, UsageError, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
 import { formatDuration, Progress } from './progress';
 import { RecordLog } from './record';
@@ -85,12 +85,12 @@ export const predict: Command = {
           ...(data.drops ? { dropped: data.drops } : {}),
         });
       } else if (out !== undefined) {
-        await write(
+        await note(
           io.stderr,
           `${rows} ${data.unit} scored by ${bundle.name} on ${model.device} in ${formatDuration(seconds)} (${rate}/s): ${out}\n`,
         );
       }
-      if (data.drops && data.drops.total > 0) await write(io.stderr, `left out: ${data.drops}\n`);
+      if (data.drops && data.drops.total > 0) await note(io.stderr, `left out: ${data.drops}\n`);
       return 0;
     } finally {
       model.dispose();

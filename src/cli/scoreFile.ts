@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { csvField } from '../data/health/csv';
-import type { HPformerError } from '../errors';
-import { fileError } from '../files';
+import { HPformerError } from '../errors';
+import { fileError, TextWriter } from '../files';
 import { UsageError, write } from './command';
 
 /** File formats of scores, by file name ending. */
@@ -26,13 +26,12 @@ function digits(value: number, double: boolean): number {
  * interrupted run leaves an earlier file as it was.
  */
 export class ScoreWriter {
-  private readonly temporary: string | undefined;
+  private readonly file: { target: string; temporary: string; writer: TextWriter } | undefined;
   /** An interrupted run must not leave the file that it was writing. */
   private readonly onExit = () => {
-    if (fs.existsSync(this.temporary!)) fs.rmSync(this.temporary!);
+    if (fs.existsSync(this.file!.temporary)) fs.rmSync(this.file!.temporary);
   };
-  private readonly stream: NodeJS.WritableStream;
-  private failure: Error | undefined;
+  private readonly put: (text: string) => Promise<void>;
   private begun = false;
 
   /**
@@ -41,21 +40,20 @@ export class ScoreWriter {
    * @param double write full float64 precision.
    */
   constructor(
-    private readonly target: string | NodeJS.WritableStream,
+    target: string | NodeJS.WritableStream,
     private readonly format: ScoreFormat,
     private readonly idColumn: string,
     private readonly columns: readonly string[],
     private readonly double: boolean,
   ) {
     if (typeof target === 'string') {
-      this.temporary = path.join(path.dirname(target), `.${path.basename(target)}.${randomBytes(6).toString('hex')}`);
-      this.stream = fs.createWriteStream(this.temporary, { flags: 'wx' });
-      this.stream.on('error', (error) => {
-        this.failure = error;
-      });
+      const temporary = path.join(path.dirname(target), `.${path.basename(target)}.${randomBytes(6).toString('hex')}`);
+      const writer = new TextWriter(temporary, 'wx', target);
+      this.file = { target, temporary, writer };
+      this.put = (text) => writer.write(text);
       process.once('exit', this.onExit);
     } else {
-      this.stream = target;
+      this.put = (text) => write(target, text);
     }
   }
 
@@ -84,36 +82,24 @@ export class ScoreWriter {
   /** Makes the file visible under its name. */
   async end(): Promise<void> {
     await this.begin();
-    if (this.temporary === undefined) return;
-    await new Promise<void>((resolve) => (this.failure ? resolve() : this.stream.end(resolve)));
-    if (this.failure) throw this.unwritable(this.failure);
+    if (!this.file) return;
+    const { target, temporary, writer } = this.file;
     try {
-      await fs.promises.rename(this.temporary, this.target as string);
+      await writer.end();
+      await fs.promises.rename(temporary, target);
     } catch (error) {
       await this.abandon();
-      throw this.unwritable(error as Error);
+      throw error instanceof HPformerError ? error : fileError(target, 'written', error);
     }
     process.off('exit', this.onExit);
   }
 
   /** Removes what was written so far. */
   async abandon(): Promise<void> {
-    if (this.temporary === undefined) return;
-    (this.stream as fs.WriteStream).destroy();
+    if (!this.file) return;
+    await this.file.writer.abandon();
     // Where it could not be made there is nothing to remove.
-    await fs.promises.rm(this.temporary, { force: true }).catch(() => undefined);
+    await fs.promises.rm(this.file.temporary, { force: true }).catch(() => undefined);
     process.off('exit', this.onExit);
-  }
-
-  private async put(text: string): Promise<void> {
-    try {
-      await write(this.stream, text);
-    } catch (error) {
-      throw typeof this.target === 'string' ? this.unwritable(error as Error) : error;
-    }
-  }
-
-  private unwritable(cause: Error): HPformerError {
-    return fileError(String(this.target), 'written', cause);
   }
 }

@@ -97,6 +97,26 @@ describe('TextWriter', () => {
     ]);
   });
 
+  // A device that is always full is Linux's.
+  testUnless(notOn('linux'), 'a full disk is an error of the write or the end, with its cause', async () => {
+    for (const settled of [true, false]) {
+      const writer = new TextWriter('/dev/full', 'a');
+      const done = writer.write('x', settled).then(() => writer.end());
+      await expect(done).rejects.toMatchObject(
+        refused('/dev/full: cannot be written (ENOSPC: no space left on device)'),
+      );
+      await writer.abandon();
+    }
+  });
+
+  test('given up at once, nothing is made after abandon has come back', async () => {
+    const writer = new TextWriter(at('given-up'));
+    await writer.abandon();
+    fs.rmSync(at('given-up'), { force: true });
+    await new Promise((done) => setTimeout(done, 20));
+    expect(fs.existsSync(at('given-up'))).toBe(false);
+  });
+
   test('appends', async () => {
     const writer = new TextWriter(at('text'), 'a');
     await writer.write('!');
@@ -112,7 +132,7 @@ describe('TextWriter', () => {
       const done = method === 'write' ? writer.write('x', true) : writer.end();
       await expect(done).rejects.toMatchObject(refused(message));
       await expect(writer.end()).rejects.toMatchObject(refused(message));
-      writer.abandon();
+      await writer.abandon();
     },
   );
 });

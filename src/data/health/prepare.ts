@@ -195,7 +195,7 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
     await ids.end();
   } catch (error) {
     for (const writer of Object.values(writers)) await writer.abandon().catch(() => undefined);
-    ids.abandon();
+    await ids.abandon();
     throw error;
   }
   const features = healthFeatures({

@@ -1,10 +1,11 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { Writable } from 'node:stream';
 import { commandHelp, parseCommand, UsageError } from '../../../src/cli/command';
 import { compiledLevels } from '../../../src/cli/doctor';
 import { evaluationTable } from '../../../src/cli/evaluate';
-import { commands } from '../../../src/cli/main';
+import { commands, main } from '../../../src/cli/main';
 import { formatDuration, Progress } from '../../../src/cli/progress';
 import { ScoreWriter, scoreFormat } from '../../../src/cli/scoreFile';
 import { formatPairs, formatTable } from '../../../src/cli/table';
@@ -84,6 +85,10 @@ describe('command line', () => {
     [['predict', 'a', 'b', '--json'], /--json: expected --out/],
     [['predict', 'a', 'b', '--batch', '0'], /--batch: expected a whole number from 1 to 1048576, got "0"/],
     [['predict', 'a', 'b', '--threads', 'many'], /--threads: expected a whole number from 1 to 1024, got "many"/],
+    [['predict', 'a', 'b', '--threads', '-1'], /: --threads: expected a value; .* dash is written --threads=-…\n/],
+    [['predict', 'a', 'b', '--threads=-1'], /--threads: expected a whole number from 1 to 1024, got "-1"/],
+    [['predict', 'a', 'b', '-o', '-x'], /: --out: expected a value; .* dash is written --out=-…\n/],
+    [['predict', 'a', 'b', '--batch', '1e9'], /--batch: expected a whole number from 1 to 1048576, got "1e9"/],
     [['predict', 'a', 'b', '--device', 'tpu'], /--device: expected auto, cpu, .*got "tpu"/],
     [['predict', 'a', 'b', '--precision', 'float16'], /--precision: expected float32, bfloat16, got "float16"/],
     [['evaluate', 'a', 'b', '--bootstrap', '-1'], /--bootstrap/],
@@ -155,6 +160,48 @@ describe('command line', () => {
       error: { code: 'ERR_HPFORMER_FILE', message: expect.stringMatching(/^nowhere: /) },
     });
     expect(JSON.parse((await hpformer('inspect', '--json')).err)).toMatchObject({ error: { code: 'USAGE' } });
+    for (const [args, got] of [
+      [['--json'], /expected a command .*, got none$/],
+      [['foo', '--json'], /expected a command .*, got "foo"$/],
+      [['--json', 'foo'], /expected a command .*, got "foo"$/],
+      [['bench', 'foo', '--json'], /expected kernels, .*, got "foo"$/],
+      [['--json', 'inspect', '--', '--json', 'x'], /expected arguments <model>, got 2$/],
+    ] as const) {
+      const { code, out, err } = await hpformer(...args);
+      expect([code, out]).toEqual([2, '']);
+      expect(JSON.parse(err)).toEqual({ error: { code: 'USAGE', message: expect.stringMatching(got) } });
+    }
+    expect((await hpformer('--help')).out).toContain('or USAGE for wrong usage');
+    // After a double dash it is a name.
+    expect((await hpformer('inspect', '--', '--json')).err).toMatch(/^hpformer inspect: --json: expected a model/);
+  });
+
+  test('--json may stand before the command', async () => {
+    const { code, out } = await hpformer('--json', 'doctor');
+    expect([code, JSON.parse(out)]).toEqual([0, expect.objectContaining({ node: process.version })]);
+  });
+
+  test('results that cannot be written are an error; a reader that went away is none; notes fail nothing', async () => {
+    const failing = (code: string) =>
+      new Writable({
+        write: (_, __, done) => done(Object.assign(new Error(`${code}: why, write`), { code, syscall: 'write' })),
+      }).on('error', () => undefined);
+    const run = async (stdout: Writable, stderr: Writable, ...args: string[]) => ({
+      code: await main(args, { stdout, stderr }),
+      text: stderr instanceof Sink ? stderr.text : '',
+    });
+    const text = 'stdout: cannot be written (ENOSPC: why)';
+    expect(await run(failing('ENOSPC'), new Sink(), '--help')).toEqual({
+      code: 1,
+      text: `hpformer: ${text} (ERR_HPFORMER_FILE)\n`,
+    });
+    expect(await run(failing('ENOSPC'), new Sink(), 'doctor', '--json')).toEqual({
+      code: 1,
+      text: `${JSON.stringify({ error: { code: 'ERR_HPFORMER_FILE', message: text } })}\n`,
+    });
+    expect(await run(failing('EPIPE'), new Sink(), 'doctor')).toEqual({ code: 0, text: '' });
+    for (const args of [[], ['foo'], ['bench', 'foo'], ['predict', '--json']])
+      expect((await run(new Sink(), failing('EPIPE'), ...args)).code).toBe(2);
   });
 
   test('options may stand anywhere; a double dash ends them', () => {
@@ -328,6 +375,13 @@ describe('score files', () => {
     await expect(write(path.join(folder, 'none', 's.csv'))).rejects.toMatchObject({
       code: 'ERR_HPFORMER_FILE',
       message: expect.stringMatching(/s\.csv: cannot be written \(ENOENT/),
+    });
+    // Rows may come when the stream has long been given up: the cause stays the first one.
+    const file = path.join(folder, 'none', 's.csv');
+    const writer = new ScoreWriter(file, 'csv', 'id', ['p'], false);
+    await new Promise((done) => setTimeout(done, 50));
+    await expect(writer.rows(['a'], [0.5])).rejects.toMatchObject({
+      message: `${file}: cannot be written (ENOENT: no such file or directory)`,
     });
   });
 });
