@@ -3,6 +3,7 @@ import { readSafetensors, type WrittenTensor, writeSafetensors } from '../checkp
 import type { StateDict, StoredTensor } from '../checkpoint/tensors';
 import { HPformerError } from '../errors';
 import { describe } from '../tensor/shape';
+import { checkFields, checkType, jsonText } from './check';
 
 /** Metadata keys of a bundle: a safetensors model file that also carries its feature recipe and its origin. */
 export const bundleKeys = { content: 'hpformer.bundle', hash: 'hpformer.bundle.sha256' } as const;
@@ -85,6 +86,7 @@ function parseContent(where: string, text: string): BundleContent {
  * of another version, or does not have the hash that the file names.
  */
 export function readBundle(bytes: Uint8Array, where = 'bundle'): Bundle | undefined {
+  checkType(where, bytes, 'bytes');
   const state = readSafetensors(bytes, where);
   const text = state.metadata[bundleKeys.content];
   if (text === undefined) return undefined;
@@ -100,9 +102,11 @@ export function readBundle(bytes: Uint8Array, where = 'bundle'): Bundle | undefi
  * Makes a bundle of a model file that this package wrote (it carries its configuration).
  *
  * @returns bytes of a safetensors file that `HPformer.load` also takes; the same input gives the same bytes.
- * @throws HPformerError as {@link readBundle}.
+ * @throws HPformerError as {@link readBundle}; `ERR_HPFORMER_TYPE` for arguments of other types.
  */
 export function writeBundle(model: Uint8Array, content: Omit<BundleContent, 'format' | 'version'>): Uint8Array {
+  checkType('bundle: model', model, 'bytes');
+  checkFields('bundle: content', content, {});
   const { tensors, metadata } = readSafetensors(model);
   const { name, recipe, features, labels, provenance } = content;
   const all: BundleContent = {
@@ -114,7 +118,7 @@ export function writeBundle(model: Uint8Array, content: Omit<BundleContent, 'for
     labels,
     provenance,
   };
-  const text = JSON.stringify(all);
+  const text = jsonText('bundle: content', all);
   parseContent(typeof name === 'string' ? name : 'bundle', text);
   const { [bundleKeys.hash]: _, ...kept } = metadata;
   const withContent = { ...kept, [bundleKeys.content]: text };

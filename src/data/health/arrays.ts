@@ -1,5 +1,7 @@
 import { HPformerError } from '../../errors';
+import { checkInteger } from '../../model/options';
 import { describe } from '../../tensor/shape';
+import { checkFields, checkType, wrongType } from '../check';
 import { parseEpisodeBytes } from './byteEpisode';
 import {
   BinMemory,
@@ -13,9 +15,9 @@ import {
 } from './discretize';
 import { borrowBytesSync } from './files';
 import { fillForward, rowBins, ScaledSteps } from './forward';
-import type { Normalizer } from './normalizer';
-import { columnNames, valueColumns, variableCount } from './schema';
-import type { HealthTask } from './tasks';
+import { Normalizer } from './normalizer';
+import { columnNames, firstColumn, valueColumns, variableCount } from './schema';
+import { checkTask, type HealthTask } from './tasks';
 
 /** Discretiser options that belong to a model: what a bundle stores. */
 export type BinOptions = Pick<DiscretizeOptions, 'step' | 'fill' | 'start' | 'masks'>;
@@ -133,7 +135,12 @@ export class EpisodePreparer {
   private readonly memory = new BinMemory();
   private readonly scaled: ScaledSteps;
 
-  constructor({ task, normalizer, bins = {}, unknown = 'error' }: PrepareOptions) {
+  /** @throws HPformerError `ERR_HPFORMER_TYPE`, `ERR_HPFORMER_RANGE`; `ERR_HPFORMER_SHAPE` for a normaliser of another width. */
+  constructor(options: PrepareOptions) {
+    checkFields('EpisodePreparer', options, { task: 'object', normalizer: 'object?', bins: 'object?' });
+    const { task, normalizer, bins = {}, unknown = 'error' } = options;
+    checkTask('EpisodePreparer: task', task);
+    if (normalizer !== undefined) checkNormalizer('EpisodePreparer: normalizer', normalizer);
     this.task = task;
     this.normalizer = normalizer;
     this.unknown = unknown;
@@ -161,8 +168,12 @@ export class EpisodePreparer {
 
   /** The rows of a stay that count, and the options of its bins. */
   private read(input: EpisodeInput, end?: number): ReadEpisode | undefined {
+    if (typeof input?.open !== 'function') throw wrongType('EpisodePreparer', 'an EpisodeInput', input);
+    if (end !== undefined && end !== null) checkEnd(end);
     const limit = end ?? this.task.end ?? Number.POSITIVE_INFINITY;
-    const rows = window(input.open(this.unknown), limit);
+    const source = input.open(this.unknown);
+    checkFields('EpisodePreparer: readings', source, { hours: 'numbers', read: 'function', place: 'function' });
+    const rows = window(source, limit);
     if (rows.hours.length === 0) return undefined;
     const last = rows.hours[rows.hours.length - 1]!;
     const stop = Number.isFinite(limit) ? limit : last;
@@ -187,6 +198,7 @@ export class EpisodePreparer {
     if (!read) return undefined;
     const width = this.columns.length;
     const { steps } = this.task;
+    if (features !== undefined) checkFeatures(features, steps * width);
     const grid = this.options.fill === 'previous' ? binGrid(read.rows, read.options) : undefined;
     const found = grid && grid.bins > 0 ? rowBins(read.rows, grid) : undefined;
     let bins: number;
@@ -222,6 +234,26 @@ export class EpisodePreparer {
   }
 }
 
+/** Checks a normaliser. @throws HPformerError `ERR_HPFORMER_TYPE`. */
+export function checkNormalizer(where: string, value: unknown): asserts value is Normalizer {
+  if (!(value instanceof Normalizer)) throw wrongType(where, 'a Normalizer', value);
+}
+
+function checkEnd(end: unknown): void {
+  checkType('EpisodePreparer: end', end, 'number');
+  if (!Number.isNaN(end)) return;
+  throw new HPformerError('ERR_HPFORMER_RANGE', 'EpisodePreparer: end: expected a number of hours, got NaN');
+}
+
+function checkFeatures(features: Float32Array, size: number): void {
+  checkType('EpisodePreparer: features', features, 'float32');
+  if (features.length >= size) return;
+  throw new HPformerError(
+    'ERR_HPFORMER_SHAPE',
+    `EpisodePreparer: features: expected room for ${size} numbers, got ${features.length}`,
+  );
+}
+
 /** (bin, variable) pairs with a reading, by the masks. */
 function observed(values: Float64Array, width: number, bins: number): number {
   let seen = 0;
@@ -231,13 +263,24 @@ function observed(values: Float64Array, width: number, bins: number): number {
   return seen;
 }
 
-/** An episode file held as text. */
+/**
+ * An episode file held as text.
+ * @throws HPformerError `ERR_HPFORMER_TYPE`; what is wrong with the text itself, `open` says.
+ */
 export function episodeFromText(id: string, file: string, text: string): EpisodeInput {
+  checkType('episodeFromText: id', id, 'string');
+  checkType('episodeFromText: file', file, 'string');
   return { id, file, open: (unknown) => new EpisodeText(text, file, unknown === 'skip') };
 }
 
-/** An episode file held as bytes, which must not change. */
+/**
+ * An episode file held as bytes, which must not change.
+ * @throws HPformerError `ERR_HPFORMER_TYPE`; what is wrong with the text in them, `open` says.
+ */
 export function episodeFromBytes(id: string, file: string, bytes: Uint8Array): EpisodeInput {
+  checkType('episodeFromBytes: id', id, 'string');
+  checkType('episodeFromBytes: file', file, 'string');
+  checkType('episodeFromBytes: bytes', bytes, 'bytes');
   return { id, file, open: (unknown) => openBytes(file, bytes, unknown, true) };
 }
 
@@ -267,10 +310,18 @@ export class ReadingList implements ReadingSource {
   readonly hours: Float64Array;
   private readonly sorted: readonly TimedReading[];
 
+  /**
+   * @throws HPformerError `ERR_HPFORMER_TYPE`; `ERR_HPFORMER_INPUT` for a reading without a time, or of no variable or category.
+   */
   constructor(
     readings: readonly TimedReading[],
     private readonly file: string,
   ) {
+    checkType('ReadingList: readings', readings, 'array');
+    checkType('ReadingList: file', file, 'string');
+    for (const [i, reading] of readings.entries()) {
+      if (!isReading(reading)) throw badReading(`${file} reading ${i + 1}`, reading);
+    }
     this.sorted = [...readings].sort((a, b) => a.hours - b.hours);
     this.hours = Float64Array.from(this.sorted, (r) => r.hours);
   }
@@ -280,10 +331,34 @@ export class ReadingList implements ReadingSource {
   }
 
   read(row: number, write: (variable: number, value: number) => void): number {
-    const { variable, value } = this.sorted[row]!;
-    write(variable, value);
+    const reading = this.sorted[row];
+    if (!reading || typeof write !== 'function') throw this.misread(row, write);
+    write(reading.variable, reading.value);
     return 0;
   }
+
+  private misread(row: unknown, write: unknown): HPformerError {
+    checkType('ReadingList: write', write, 'function');
+    const most = this.sorted.length - 1;
+    return new HPformerError('ERR_HPFORMER_RANGE', `ReadingList: row: expected 0…${most}, got ${describe(row)}`);
+  }
+}
+
+/** A time, and a number or a category of one of the variables. NaN times are refused where bins are made, with their place. */
+function isReading(reading: TimedReading | null | undefined): boolean {
+  if (typeof reading?.hours !== 'number' || typeof reading.value !== 'number') return false;
+  const columns = firstColumn[reading.variable + 1]! - firstColumn[reading.variable]!;
+  // A variable of one column is a number; of several, the value names one of them.
+  return columns === 1 || (Number.isInteger(reading.value) && reading.value >= 0 && reading.value < columns);
+}
+
+function badReading(place: string, reading: unknown): HPformerError {
+  const { hours, variable, value } = Object(reading) as Record<string, unknown>;
+  const got = [hours, variable, value].map(describe).join(', ');
+  return new HPformerError(
+    'ERR_HPFORMER_INPUT',
+    `${place}: expected hours, the number of a variable, and a number or the position of a category, got ${got}`,
+  );
 }
 
 /** Counts of what was left out, by reason, with the first places. */
@@ -292,6 +367,9 @@ export class DropReport {
 
   /** Counts what was dropped for a reason, and keeps a few places as examples. */
   add(reason: string, place: string, count = 1): void {
+    checkType('DropReport: reason', reason, 'string');
+    checkType('DropReport: place', place, 'string');
+    checkInteger('DropReport: count', count, 0, Number.MAX_SAFE_INTEGER);
     if (count === 0) return;
     const entry = this.counts.get(reason) ?? { count: 0, examples: [] };
     entry.count += count;

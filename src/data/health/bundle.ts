@@ -2,11 +2,12 @@ import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import type { HPformerConfig } from '../../config/types';
 import { HPformerError } from '../../errors';
+import { checkInteger } from '../../model/options';
 import { describe } from '../../tensor/shape';
 import { type Bundle, writeBundle } from '../bundle';
-import type { BinOptions } from './arrays';
-import { findTask } from './arrays';
-import { Calibration, type CalibrationJSON } from './calibration';
+import { checkFields, checkType, jsonText } from '../check';
+import { type BinOptions, checkNormalizer, findTask } from './arrays';
+import { Calibration, type CalibrationJSON, checkCalibrations } from './calibration';
 import { checkDiscretizeOptions } from './discretize';
 import { Normalizer, type NormalizerJSON } from './normalizer';
 import { columnNames, healthSchemaVersion, healthVariables } from './schema';
@@ -74,18 +75,28 @@ function variablesJson(): HealthFeatures['variables'] {
   }));
 }
 
-/** The features block of a bundle. */
+/**
+ * The features block of a bundle.
+ *
+ * @throws HPformerError `ERR_HPFORMER_TYPE` for content of other types, `ERR_HPFORMER_RANGE` for another task, steps or bins,
+ * `ERR_HPFORMER_CHECKPOINT` when the parts do not fit each other.
+ */
 export function healthFeatures(content: HealthBundleContent): HealthFeatures {
+  checkFields('health bundle', content, { labels: 'array' });
+  const where = typeof content.name === 'string' ? content.name : 'health bundle';
   const task = findTask(healthTasks, content.task);
   const { step, fill, start, masks } = checkDiscretizeOptions(content.bins ?? {});
   const columns = columnNames(masks);
+  checkNormalizer(`${where}: normalizer`, content.normalizer);
   if (content.normalizer.width !== columns.length) {
-    throw refuse(content.name, `expected a normalizer of ${columns.length} columns, got ${content.normalizer.width}`);
+    throw refuse(where, `expected a normalizer of ${columns.length} columns, got ${content.normalizer.width}`);
   }
+  if (content.steps !== undefined) checkInteger(`${where}: steps`, content.steps, 1, 2 ** 31 - 1);
+  checkCalibrations(where, content.calibration);
   const calibration = content.calibration ?? content.labels.map(() => null);
   if (calibration.length !== content.labels.length) {
     throw refuse(
-      content.name,
+      where,
       `expected a calibration (or null) for each of ${content.labels.length} labels, got ${calibration.length}`,
     );
   }
@@ -108,13 +119,15 @@ export function healthFeatures(content: HealthBundleContent): HealthFeatures {
  * a content hash. `HPformer.load` takes it as a model.
  *
  * @param model bytes of a safetensors file that this package wrote (it carries its configuration).
- * @throws HPformerError `ERR_HPFORMER_CHECKPOINT` when content and labels do not fit each other.
+ * @throws HPformerError as {@link healthFeatures}; what reading the model throws.
  */
 export function writeHealthBundle(model: Uint8Array, content: HealthBundleContent): Uint8Array {
+  checkType('health bundle: model', model, 'bytes');
+  const features = healthFeatures(content);
   return writeBundle(model, {
     name: content.name,
     recipe: healthRecipe,
-    features: healthFeatures(content),
+    features,
     labels: [...content.labels],
     provenance: content.provenance,
   });
@@ -124,9 +137,12 @@ export function writeHealthBundle(model: Uint8Array, content: HealthBundleConten
  * Reads and checks the preprocessing of a health bundle against this version's schema and the model's configuration.
  *
  * @throws HPformerError `ERR_HPFORMER_CHECKPOINT` for another recipe, version or schema, other variables, categories or fills, columns
- * that differ in number or order, a model with another feature count, readout or label count.
+ * that differ in number or order, a model with another feature count, readout or label count; `ERR_HPFORMER_TYPE` for arguments that are
+ * no bundle or configuration.
  */
 export function readHealthPreprocessing(bundle: Bundle, config: HPformerConfig): HealthPreprocessing {
+  checkFields('health bundle', bundle, { name: 'string', features: 'object' });
+  checkFields('config', config, { embedding: 'object', head: 'object' });
   const where = bundle.name;
   const features = bundle.features as Partial<HealthFeatures>;
   if (bundle.recipe !== healthRecipe || features.recipe !== healthRecipe) {
@@ -153,6 +169,7 @@ export function readHealthPreprocessing(bundle: Bundle, config: HPformerConfig):
   const { step, fill, start, masks } = checkDiscretizeOptions(features.bins ?? {});
   const columns = columnNames(masks);
   const given = features.columns ?? [];
+  if (!Array.isArray(given)) throw refuse(where, `columns: expected an array, got ${describe(given)}`);
   if (given.length !== columns.length) {
     throw refuse(where, `expected ${columns.length} feature columns, got ${given.length}`);
   }
@@ -175,6 +192,8 @@ export function readHealthPreprocessing(bundle: Bundle, config: HPformerConfig):
     throw refuse(where, `expected the readout "${base.readout}" for ${base.name}, got "${config.readout}"`);
   }
   const calibration = features.calibration ?? [];
+  if (!Array.isArray(calibration)) throw refuse(where, `calibration: expected an array, got ${describe(calibration)}`);
+  checkType(`${where}: labels`, bundle.labels, 'array');
   if (bundle.labels.length !== config.head.labels || calibration.length !== config.head.labels) {
     throw refuse(
       where,
@@ -190,8 +209,23 @@ export function readHealthPreprocessing(bundle: Bundle, config: HPformerConfig):
   };
 }
 
-/** SHA-256 (hex) of what changes the model's inputs: everything but the calibration. */
+/**
+ * SHA-256 (hex) of what changes the model's inputs: everything but the calibration.
+ *
+ * @throws HPformerError `ERR_HPFORMER_TYPE` for anything but the features block of a bundle.
+ */
 export function preprocessingHash(features: HealthFeatures): string {
+  checkFields('preprocessingHash', features, {
+    recipe: 'string',
+    version: 'number',
+    schema: 'number',
+    task: 'string',
+    steps: 'number',
+    bins: 'object',
+    variables: 'array',
+    columns: 'array',
+    normalizer: 'object',
+  });
   const { calibration: _, ...inputs } = features;
-  return createHash('sha256').update(JSON.stringify(inputs)).digest('hex');
+  return createHash('sha256').update(jsonText('preprocessingHash', inputs)).digest('hex');
 }

@@ -1,6 +1,6 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
-import { checkList } from '../metrics/binary';
+import { checkFields, checkList, checkType, wrongType, zeroOrOne } from '../check';
 
 /** How raw probabilities become calibrated ones. */
 export type CalibrationMethod = 'temperature' | 'platt' | 'isotonic';
@@ -28,26 +28,24 @@ function wrong(message: string): HPformerError {
   return new HPformerError('ERR_HPFORMER_INPUT', `calibration: ${message}`);
 }
 
-/** Checks 0/1 labels against probabilities, both classes present. */
-function checkRows(labels: ArrayLike<number | boolean>, probabilities: ArrayLike<number>): Float64Array {
-  checkList('calibration', 'labels', labels);
-  checkList('calibration', 'probabilities', probabilities);
+/** Checks labels against probabilities, and gives the labels as 0 and 1. */
+function checkRows(where: string, labels: ArrayLike<number | boolean>, probabilities: ArrayLike<number>): Float64Array {
+  checkList(where, 'labels', labels);
+  checkList(where, 'probabilities', probabilities);
   if (labels.length !== probabilities.length || labels.length === 0) {
     throw wrong(
       `expected one probability per label, got ${labels.length} labels and ${probabilities.length} probabilities`,
     );
   }
-  let positives = 0;
-  const y = Float64Array.from({ length: labels.length }, (_, i) => {
-    const label = Number(labels[i]);
+  return Float64Array.from({ length: labels.length }, (_, i) => {
+    const label = zeroOrOne(labels[i]);
     const p = probabilities[i]!;
-    if (label !== 0 && label !== 1) throw wrong(`labels[${i}]: expected 0 or 1, got ${describe(labels[i])}`);
-    if (!(p >= 0 && p <= 1)) throw wrong(`probabilities[${i}]: expected a number from 0 to 1, got ${describe(p)}`);
-    positives += label;
+    if (Number.isNaN(label)) throw wrong(`labels[${i}]: expected 0 or 1, got ${describe(labels[i])}`);
+    if (!(typeof p === 'number' && p >= 0 && p <= 1)) {
+      throw wrong(`probabilities[${i}]: expected a number from 0 to 1, got ${describe(p)}`);
+    }
     return label;
   });
-  if (positives === 0 || positives === y.length) throw wrong('expected labels of both classes to fit on');
-  return y;
 }
 
 /**
@@ -150,6 +148,23 @@ function fitIsotonic(p: ArrayLike<number>, y: Float64Array): { scores: number[];
   return { scores, probabilities };
 }
 
+/** Whether a value is what {@link Calibration.toJSON} gives. */
+function fits(value: unknown): value is CalibrationJSON {
+  const json = value as CalibrationJSON | null;
+  if (typeof json !== 'object' || json === null) return false;
+  const finite = (x: unknown): x is number => typeof x === 'number' && Number.isFinite(x);
+  const ascending = (list: unknown): boolean =>
+    Array.isArray(list) && list.length > 0 && list.every((x, i) => finite(x) && (i === 0 || x >= list[i - 1]));
+  if (json.method === 'temperature') return finite(json.temperature) && json.temperature > 0;
+  if (json.method === 'platt') return finite(json.slope) && finite(json.intercept);
+  return (
+    json.method === 'isotonic' &&
+    ascending(json.scores) &&
+    ascending(json.probabilities) &&
+    json.scores.length === json.probabilities.length
+  );
+}
+
 /**
  * Maps raw probabilities of a binary outcome to calibrated ones.
  *
@@ -157,7 +172,9 @@ function fitIsotonic(p: ArrayLike<number>, y: Float64Array): { scores: number[];
  * non-decreasing step function, interpolated linearly between its knots and constant outside; needs hundreds of rows.
  */
 export class Calibration {
-  private constructor(private readonly json: CalibrationJSON) {}
+  private constructor(private readonly json: CalibrationJSON) {
+    if (!fits(json)) throw wrong(`expected the JSON of a calibration, got ${describe(json)}`);
+  }
 
   /**
    * Fits on rows that the model was not trained on.
@@ -171,7 +188,9 @@ export class Calibration {
     labels: ArrayLike<number | boolean>,
     probabilities: ArrayLike<number>,
   ): Calibration {
-    const y = checkRows(labels, probabilities);
+    const y = checkRows('calibration', labels, probabilities);
+    const positives = y.reduce((sum, label) => sum + label, 0);
+    if (positives === 0 || positives === y.length) throw wrong('expected labels of both classes to fit on');
     if (method === 'isotonic') return new Calibration({ method, ...fitIsotonic(probabilities, y) });
     const z = Float64Array.from(probabilities, logit);
     if (method === 'temperature') {
@@ -188,21 +207,8 @@ export class Calibration {
 
   /** Reads what {@link Calibration.toJSON} wrote. @throws HPformerError `ERR_HPFORMER_INPUT`. */
   static fromJSON(value: unknown): Calibration {
-    const json = value as CalibrationJSON | null;
-    const finite = (x: unknown): boolean => typeof x === 'number' && Number.isFinite(x);
-    const ascending = (list: unknown): boolean =>
-      Array.isArray(list) && list.length > 0 && list.every((x, i) => finite(x) && (i === 0 || x >= list[i - 1]));
-    const fits =
-      json !== null &&
-      typeof json === 'object' &&
-      ((json.method === 'temperature' && finite(json.temperature) && json.temperature > 0) ||
-        (json.method === 'platt' && finite(json.slope) && finite(json.intercept)) ||
-        (json.method === 'isotonic' &&
-          ascending(json.scores) &&
-          ascending(json.probabilities) &&
-          json.scores.length === json.probabilities.length));
-    if (!fits) throw wrong(`expected the JSON of a calibration, got ${describe(value)}`);
-    return new Calibration(structuredClone(json));
+    if (!fits(value)) throw wrong(`expected the JSON of a calibration, got ${describe(value)}`);
+    return new Calibration(structuredClone(value));
   }
 
   /** How it was fitted. */
@@ -218,6 +224,7 @@ export class Calibration {
   /** The calibrated probability of one raw probability. NaN stays NaN. */
   probability(raw: number): number {
     const { json } = this;
+    if (typeof raw !== 'number') throw wrongType('calibration: probability', 'a number', raw);
     if (Number.isNaN(raw)) return raw;
     if (json.method === 'temperature') return sigmoid(logit(raw) / json.temperature);
     if (json.method === 'platt') return sigmoid(json.slope * logit(raw) + json.intercept);
@@ -238,7 +245,19 @@ export class Calibration {
 
   /** Calibrated probabilities, a new array. */
   apply(probabilities: ArrayLike<number>): Float64Array {
+    checkList('calibration', 'probabilities', probabilities);
     return Float64Array.from(probabilities, (p) => this.probability(p));
+  }
+}
+
+/** Checks a calibration (or null) for each label, or none at all. @throws HPformerError `ERR_HPFORMER_TYPE`. */
+export function checkCalibrations(where: string, value: unknown): void {
+  if (value === null) return;
+  checkType(`${where}: calibration`, value, 'array?');
+  for (const [i, one] of ((value ?? []) as unknown[]).entries()) {
+    if (one !== null && !(one instanceof Calibration)) {
+      throw wrongType(`${where}: calibration[${i}]`, 'a Calibration or null', one);
+    }
   }
 }
 
@@ -276,8 +295,7 @@ export function reliability(
   probabilities: ArrayLike<number>,
   options: { bins?: number; strategy?: 'width' | 'count' } = {},
 ): Reliability {
-  checkList('reliability', 'labels', labels);
-  checkList('reliability', 'probabilities', probabilities);
+  checkFields('reliability: options', options, {});
   const { bins = 10, strategy = 'width' } = options;
   if (!Number.isInteger(bins) || bins < 1 || bins > 10000) {
     throw new HPformerError('ERR_HPFORMER_RANGE', `reliability: bins: expected 1…10000, got ${describe(bins)}`);
@@ -288,18 +306,9 @@ export function reliability(
       `reliability: strategy: expected width or count, got ${describe(strategy)}`,
     );
   }
-  const n = labels.length;
-  if (n !== probabilities.length || n === 0) {
-    throw wrong(`expected one probability per label, got ${n} labels and ${probabilities.length} probabilities`);
-  }
-  let brier = 0;
-  for (let i = 0; i < n; i++) {
-    const y = Number(labels[i]);
-    const p = probabilities[i]!;
-    if (y !== 0 && y !== 1) throw wrong(`labels[${i}]: expected 0 or 1, got ${describe(labels[i])}`);
-    if (!(p >= 0 && p <= 1)) throw wrong(`probabilities[${i}]: expected a number from 0 to 1, got ${describe(p)}`);
-    brier += (p - y) ** 2;
-  }
+  const y = checkRows('reliability', labels, probabilities);
+  const n = y.length;
+  const brier = y.reduce((sum, label, i) => sum + (probabilities[i]! - label) ** 2, 0);
   const rows = Array.from({ length: n }, (_, i) => i);
   const groups: number[][] = Array.from({ length: bins }, () => []);
   if (strategy === 'width') {
@@ -320,7 +329,7 @@ export function reliability(
     let observed = 0;
     for (const i of group) {
       predicted += probabilities[i]!;
-      observed += Number(labels[i]);
+      observed += y[i]!;
     }
     error += Math.abs(observed - predicted) / n;
     const count = group.length;

@@ -7,6 +7,7 @@ import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { availableCores } from '../../cores';
 import { HPformerError } from '../../errors';
+import { checkInteger, checkSignal } from '../../model/options';
 import { type EpisodeInput, episodeInPassing } from './arrays';
 import { Stage, type StageOptions, type StageResult } from './stages';
 import type { StageAnswer, StageJob } from './stageWorker';
@@ -41,6 +42,12 @@ export interface CrewOptions {
   signal?: AbortSignal | undefined;
   /** What the threads run; only tests give another. @internal */
   script?: string;
+}
+
+/** Checks how the work is to be shared. @throws HPformerError `ERR_HPFORMER_TYPE`, `ERR_HPFORMER_RANGE`. */
+export function checkCrewOptions({ workers, signal }: CrewOptions): void {
+  if (workers !== undefined) checkInteger('workers', workers, 0, 1024);
+  checkSignal(signal);
 }
 
 interface Waiting {
@@ -110,6 +117,7 @@ export async function* runStage<Job extends CrewJob>(
   jobs: AsyncIterable<Job>,
   options: CrewOptions = {},
 ): AsyncGenerator<[job: Job, result: StageResult]> {
+  checkCrewOptions(options);
   const { signal, script = ownScript } = options;
   const stage = new Stage(stageOptions);
   const elementBytes = stageOptions.kind === 'features' ? 4 : 8;

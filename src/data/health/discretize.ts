@@ -87,7 +87,8 @@ const optionNames = new Set(['step', 'fill', 'start', 'masks', 'end', 'unknown',
 
 /** Checks discretiser options. @throws HPformerError `ERR_HPFORMER_RANGE`. */
 export function checkDiscretizeOptions(options: DiscretizeOptions): CheckedOptions {
-  if (typeof options !== 'object' || options === null) throw wrongOption('options', 'an object', options);
+  if (typeof options !== 'object' || options === null || Array.isArray(options))
+    throw wrongOption('options', 'an object', options);
   for (const name of Object.keys(options)) {
     if (!optionNames.has(name)) {
       throw wrongOption('options', `only ${[...optionNames].join(', ')}`, name);
@@ -96,7 +97,7 @@ export function checkDiscretizeOptions(options: DiscretizeOptions): CheckedOptio
   const { step = 1, start = 'zero', masks = true, unknown = 'error', file = 'episode' } = options;
   const end = options.end ?? undefined;
   // The reference spells one strategy "normal_value"; configurations carry that name.
-  const given: string = options.fill ?? 'previous';
+  const given: string = options.fill === undefined ? 'previous' : options.fill;
   const fill = (given === 'normal_value' ? 'normal' : given) as Fill;
   if (!(typeof step === 'number' && step > 0 && Number.isFinite(step))) {
     throw wrongOption('step', 'a positive number of hours', step);
@@ -110,6 +111,7 @@ export function checkDiscretizeOptions(options: DiscretizeOptions): CheckedOptio
     throw wrongOption('end', 'a number of hours', end);
   }
   if (unknown !== 'error' && unknown !== 'skip') throw wrongOption('unknown', 'error or skip', unknown);
+  if (typeof file !== 'string') throw wrongOption('file', 'a string', file);
   return { step, fill, start, masks, end, skipUnknown: unknown === 'skip', file };
 }
 

@@ -2,6 +2,7 @@ import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { HPformerError } from '../../errors';
 import { fileError } from '../../files';
+import { checkFields, checkType } from '../check';
 import { type DropReport, type EpisodeInput, episodeFromBytes } from './arrays';
 import type { CrewJob } from './crew';
 import { readBytesSync } from './files';
@@ -30,8 +31,11 @@ const extensions = ['.csv', '.jsonl', '.ndjson', '.json', '.parquet', '.arrow', 
 /**
  * Every input file of the given files and folders, folders depth first in name order; only one folder's names are held at a time.
  * In folders only time series are taken among CSV files (`…timeseries.csv`); list files and episode descriptions are not.
+ *
+ * @throws HPformerError `ERR_HPFORMER_FILE` for what cannot be read, `ERR_HPFORMER_TYPE` for anything but a list of paths.
  */
 export async function* inputFiles(inputs: readonly string[]): AsyncGenerator<string> {
+  checkType('inputs', inputs, 'strings');
   for (const input of inputs) {
     let directory: boolean;
     try {
@@ -54,7 +58,9 @@ export async function* inputFiles(inputs: readonly string[]): AsyncGenerator<str
 }
 
 async function* folderFiles(folder: string): AsyncGenerator<string> {
-  const entries = await readdir(folder, { withFileTypes: true });
+  const entries = await readdir(folder, { withFileTypes: true }).catch((cause) => {
+    throw fileError(folder, 'read', cause);
+  });
   entries.sort((a, b) => (a.name < b.name ? -1 : 1));
   for (const entry of entries) {
     const file = path.join(folder, entry.name);
@@ -96,11 +102,15 @@ function readOther(file: string, options: EpisodeReadOptions): AsyncGenerator<Ep
  * Every stay of the given files and folders, in order, in constant memory (JSON lines: stay by stay; FHIR bundles, Parquet and Arrow:
  * one file at a time). Episode files, a few kilobytes each, are read
  * synchronously: that is five times cheaper than a promise each. The event loop gets a turn every 32 files.
+ *
+ * @throws HPformerError as {@link inputFiles}, `ERR_HPFORMER_INPUT` for malformed inputs of the other formats.
  */
 export async function* openEpisodes(
   inputs: readonly string[],
   options: EpisodeReadOptions,
 ): AsyncGenerator<EpisodeInput> {
+  checkFields('openEpisodes: options', options, { drops: 'object', lenient: 'boolean?' });
+  checkType('openEpisodes: drops: add', options.drops.add, 'function');
   let read = 0;
   for await (const { id, file, input } of episodeJobs(inputs, options)) {
     if (input) {

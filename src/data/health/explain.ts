@@ -1,14 +1,16 @@
 import { segmentsOf } from '../../config/segments';
 import type { HPformerConfig } from '../../config/types';
 import { HPformerError } from '../../errors';
+import { checkInteger } from '../../model/options';
 import type { Feeds, Results } from '../../model/types';
 import { describe } from '../../tensor/shape';
 import { Tensor } from '../../tensor/tensor';
+import { checkEach, checkFields, checkType } from '../check';
 import type { PreparedEpisode } from './arrays';
-import type { Calibration } from './calibration';
+import { type Calibration, checkCalibrations } from './calibration';
 import { csvField } from './csv';
 import { firstColumn, healthVariables, valueColumns, variableCount } from './schema';
-import type { HealthTask } from './tasks';
+import { checkTask, type HealthTask } from './tasks';
 
 /** Said with every explanation. */
 export const attentionNotice =
@@ -100,17 +102,52 @@ function without(
   return out;
 }
 
+/** Checks what {@link explainEpisode} is given, but for `at`. */
+function checkExplain(model: ExplainableModel, episode: PreparedEpisode, options: ExplainOptions): void {
+  checkFields('explain: model', model, { config: 'object', run: 'function' });
+  checkFields('explain: config', model.config, { segments: 'object', layers: 'number', heads: 'number' });
+  checkFields('explain: segments', model.config.segments, { rule: 'string', times: 'number', over: 'string' });
+  checkInteger('explain: segments: times', model.config.segments.times, 1, 2 ** 31 - 1);
+  checkFields('explain: episode', episode, { id: 'string', features: 'float32', bins: 'number', step: 'number' });
+  checkFields('explain: options', options, { task: 'object', step: 'number?' });
+  const { task, step = 1, perturb = 'all', calibration } = options;
+  checkTask('explain: task', task);
+  checkCalibrations('explain', calibration);
+  if (!(step > 0 && Number.isFinite(step))) {
+    throw new HPformerError(
+      'ERR_HPFORMER_RANGE',
+      `explain: step: expected a positive number of hours, got ${describe(step)}`,
+    );
+  }
+  if (!['all', 'variables', 'spans', 'none'].includes(perturb)) {
+    throw new HPformerError(
+      'ERR_HPFORMER_RANGE',
+      `explain: perturb: expected all, variables, spans or none, got ${describe(perturb)}`,
+    );
+  }
+}
+
+/** One output of the model that is explained. */
+function outputOf(results: Results, name: 'probabilities' | 'attention' | 'intraAttention'): Results[string] & object {
+  checkFields('explain: results of model.run', results, { [name]: 'object' });
+  const output = results[name]!;
+  checkFields(`explain: ${name}`, output, { data: 'list', dims: 'array' });
+  return output;
+}
+
 /**
  * Explains one prediction by time span: attention over the segments by layer and head, the weight of each step inside its segment, and
  * what changes when a variable or a span is taken away (set to the training mean, its readings unmarked).
  *
- * @throws HPformerError `ERR_HPFORMER_SHAPE` when episode and task do not fit, what the model throws otherwise.
+ * @throws HPformerError `ERR_HPFORMER_SHAPE` when episode and task do not fit, `ERR_HPFORMER_TYPE` and `ERR_HPFORMER_RANGE` for
+ * arguments, what the model throws otherwise.
  */
 export async function explainEpisode(
   model: ExplainableModel,
   episode: PreparedEpisode,
   options: ExplainOptions,
 ): Promise<Explanation> {
+  checkExplain(model, episode, options);
   const { task, step = 1, at = episode.step, perturb = 'all', calibration } = options;
   const valid = model.config.segments.over === 'valid';
   const width = episode.features.length / task.steps;
@@ -147,7 +184,8 @@ export async function explainEpisode(
   const used = valid ? episode.bins : task.steps;
   const { count: segments, length } = segmentsOf(model.config, used, 'explain');
   const { layers, heads } = model.config;
-  const attention = results.attention!;
+  const attention = outputOf(results, 'attention');
+  const intraAttention = outputOf(results, 'intraAttention');
   const stored = attention.dims.at(-1)!;
   const row = task.readout === 'step' ? 0 : at;
   const weight = (layer: number, head: number, s: number): number =>
@@ -165,14 +203,15 @@ export async function explainEpisode(
       const raw = Number(data[index]);
       return calibration?.[c]?.probability(raw) ?? raw;
     });
-  const probabilities = probabilitiesOf(results.probabilities!.data, 0);
+  const probabilities = probabilitiesOf(outputOf(results, 'probabilities').data, 0);
   const plans = perturbations(perturb, spans, width, length, episode.bins);
   const changed: Perturbation[] = [];
   if (plans.length > 0) {
     const batch = plans.map(({ columns, range }) => without(episode, width, task.steps, columns, range));
     const run = await model.run(feedsOf(batch), { outputs: ['probabilities'] });
+    const { data } = outputOf(run, 'probabilities');
     plans.forEach(({ kind, name }, i) => {
-      const now = probabilitiesOf(run.probabilities!.data, i);
+      const now = probabilitiesOf(data, i);
       changed.push({ kind, name, probabilities: now, change: now.map((p, c) => p - probabilities[c]!) });
     });
   }
@@ -187,7 +226,7 @@ export async function explainEpisode(
     hours: Array.from({ length: used }, (_, t) => ({
       hour: (t + 1) * step,
       span: Math.floor(t / length),
-      weight: Number(results.intraAttention!.data[t]),
+      weight: Number(intraAttention.data[t]),
     })),
     perturbations: changed,
   };
@@ -225,8 +264,46 @@ function perturbations(
   return plans;
 }
 
-/** The explanation as a long table: `id,part,layer,head,name,from,to,label,value`. */
+/** Checks an explanation, which may come back from a file. @throws HPformerError `ERR_HPFORMER_TYPE`, `ERR_HPFORMER_INPUT`. */
+export function checkExplanation(where: string, explanation: Explanation): void {
+  checkFields(where, explanation, {
+    id: 'string',
+    probabilities: 'numberArray',
+    spans: 'array',
+    hour: 'number',
+    attention: 'array',
+    meanAttention: 'numberArray',
+    hours: 'array',
+    perturbations: 'array',
+  });
+  const { probabilities, spans, attention, meanAttention, hours, perturbations: list } = explanation;
+  checkEach(`${where}: spans`, spans, { from: 'number', to: 'number' });
+  checkEach(`${where}: hours`, hours, { hour: 'number', span: 'number', weight: 'number' });
+  checkEach(`${where}: perturbations`, list, { kind: 'string', name: 'string', change: 'numberArray' });
+  for (const [l, heads] of attention.entries()) {
+    checkType(`${where}: attention[${l}]`, heads, 'array');
+    for (const [h, weights] of heads.entries()) checkType(`${where}: attention[${l}][${h}]`, weights, 'numberArray');
+  }
+  const fits =
+    probabilities.length > 0 &&
+    [meanAttention, ...attention.flat()].every((weights) => weights.length === spans.length) &&
+    hours.every(({ span }) => spans[span] !== undefined) &&
+    list.every(({ change }) => change.length === probabilities.length);
+  if (!fits) {
+    throw new HPformerError(
+      'ERR_HPFORMER_INPUT',
+      `${where}: expected weights of ${spans.length} spans and changes of 1 or more probabilities, got lists that do not fit each other`,
+    );
+  }
+}
+
+/**
+ * The explanation as a long table: `id,part,layer,head,name,from,to,label,value`.
+ *
+ * @throws HPformerError `ERR_HPFORMER_TYPE` for anything but an explanation, `ERR_HPFORMER_INPUT` for one whose parts do not fit.
+ */
 export function explanationCsv(explanation: Explanation): string {
+  checkExplanation('explanationCsv', explanation);
   const { id, spans, attention, hours, perturbations: list } = explanation;
   const lines = ['id,part,layer,head,name,from,to,label,value'];
   const row = (...cells: (string | number)[]): void => {

@@ -1,5 +1,5 @@
 import { escapeHtml } from './charts';
-import { attentionNotice, type Explanation, spanName } from './explain';
+import { attentionNotice, checkExplanation, type Explanation, spanName } from './explain';
 
 /** One block of cells with names. */
 interface Block {
@@ -69,8 +69,11 @@ function drawBars({ title, rows }: Bars, top: number): { svg: string; height: nu
 /**
  * The explanation as one SVG image that reads on light and dark pages: attention by span for each layer and head, the weight of each
  * hour inside its span, and the change of the first label's probability without each variable and span. It says that attention is no cause.
+ *
+ * @throws HPformerError `ERR_HPFORMER_TYPE` for anything but an explanation, `ERR_HPFORMER_INPUT` for one whose parts do not fit.
  */
 export function explanationSvg(explanation: Explanation): string {
+  checkExplanation('explanationSvg', explanation);
   const { spans, attention, hours, perturbations } = explanation;
   const percent = (v: number): string => `${(100 * v).toFixed(2)} %`;
   const spanColumns = spans.map(spanName);

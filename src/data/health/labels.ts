@@ -1,5 +1,6 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
+import { checkOptions, checkType } from '../check';
 
 /**
  * `published`: bit for bit what the authors' scripts make, defects included. `corrected` (default): defects repaired or flagged;
@@ -35,8 +36,17 @@ export interface StepLabels {
 /** Upper edges of the length-of-stay classes 0…8 in hours; class 9 has none. */
 const lengthOfStayEdges: readonly number[] = [24, 48, 72, 96, 120, 144, 168, 192, 336];
 
-/** Class 0…9 of a remaining time in hours; lower edges belong to the class. */
+function noHours(hours: unknown): HPformerError {
+  checkType('length-of-stay class', hours, 'number');
+  return new HPformerError('ERR_HPFORMER_RANGE', `length-of-stay class: expected hours, got ${describe(hours)}`);
+}
+
+/**
+ * Class 0…9 of a remaining time in hours; lower edges belong to the class.
+ * @throws HPformerError `ERR_HPFORMER_TYPE`, or `ERR_HPFORMER_RANGE` for NaN.
+ */
 export function lengthOfStayClass(hours: number): number {
+  if (typeof hours !== 'number' || Number.isNaN(hours)) throw noHours(hours);
   let c = 0;
   while (c < lengthOfStayEdges.length && hours >= lengthOfStayEdges[c]!) c++;
   return c;
@@ -65,11 +75,11 @@ function place(where: string, samples: readonly LabelSample[], check: (label: nu
   if (!Array.isArray(samples) || samples.length === 0) {
     throw new HPformerError('ERR_HPFORMER_INPUT', `${where}: expected at least one sample, got ${describe(samples)}`);
   }
-  samples.forEach((sample, i) => {
-    if (!(Number.isFinite(sample?.hours) && sample.hours > -1 && sample.hours < 1e9)) {
+  for (const [i, sample] of samples.entries()) {
+    if (!(Number.isFinite(sample?.hours) && sample.hours > 0 && sample.hours < 1e9)) {
       throw new HPformerError(
         'ERR_HPFORMER_INPUT',
-        `${where}: samples[${i}].hours: expected hours of the stay, got ${describe(sample?.hours)}`,
+        `${where}: samples[${i}].hours: expected hours of the stay, above 0, got ${describe(sample?.hours)}`,
       );
     }
     const wanted = check(sample.label);
@@ -79,7 +89,7 @@ function place(where: string, samples: readonly LabelSample[], check: (label: nu
         `${where}: samples[${i}].label: expected ${wanted}, got ${describe(sample.label)}`,
       );
     }
-  });
+  }
   // The reference reads list files sorted by hour, then by the label's text; the last of equal hours stays.
   const sorted = [...samples].sort((a, b) => a.hours - b.hours || a.label - b.label);
   const binOf = (hours: number): number => Math.trunc(hours - 1e-6);
@@ -115,9 +125,10 @@ function finish(placed: Placed, labels: ArrayLike<number>, options: LabelOptions
  * With compat `published` the steps before a late first event keep label 0 and count as valid; corrected, they are not valid.
  *
  * @param samples the list-file lines of one stay, in any order.
- * @throws HPformerError `ERR_HPFORMER_INPUT` for no samples, labels other than 0 and 1, or (published, as there) fewer than 5 steps.
+ * @throws HPformerError `ERR_HPFORMER_INPUT` for no samples, hours that are not above 0, labels other than 0 and 1, or (published, as there) fewer than 5 steps.
  */
 export function decompensationLabels(samples: readonly LabelSample[], options: LabelOptions = {}): StepLabels {
+  checkOptions('decompensation labels', options);
   const compat = checkCompat('decompensation labels', options?.compat);
   const placed = place('decompensation labels', samples, (label) =>
     label === 0 || label === 1 ? undefined : '0 or 1',
@@ -135,9 +146,10 @@ export function decompensationLabels(samples: readonly LabelSample[], options: L
  * With compat `published` the steps before a late first event get class 0 and count as valid; corrected, they are not valid.
  *
  * @param samples the list-file lines of one stay (remaining hours), in any order.
- * @throws HPformerError `ERR_HPFORMER_INPUT` for no samples, labels that are not finite, or (published, as there) fewer than 5 steps.
+ * @throws HPformerError `ERR_HPFORMER_INPUT` for no samples, hours that are not above 0, labels that are not finite, or (published, as there) fewer than 5 steps.
  */
 export function lengthOfStayLabels(samples: readonly LabelSample[], options: LabelOptions = {}): StepLabels {
+  checkOptions('length-of-stay labels', options);
   const compat = checkCompat('length-of-stay labels', options?.compat);
   const placed = place('length-of-stay labels', samples, (label) =>
     typeof label === 'number' && Number.isFinite(label) ? undefined : 'a number of remaining hours',

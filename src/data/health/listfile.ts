@@ -1,6 +1,7 @@
 import path from 'node:path';
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
+import { checkType } from '../check';
 import { parseCsv } from './csv';
 import { episodeId } from './episodes';
 
@@ -16,9 +17,10 @@ export interface ListedStay {
  * Reads a list file (`stay,y_true`, `stay,period_length,y_true`, or `stay,period_length,` and one column a phenotype); stays in the
  * order of their first line.
  *
- * @throws HPformerError `ERR_HPFORMER_INPUT` naming line and column.
+ * @throws HPformerError `ERR_HPFORMER_INPUT` naming line and column, `ERR_HPFORMER_TYPE` for a file name that is no text.
  */
 export function readListFile(text: string, file: string): ListedStay[] {
+  checkType('readListFile: file', file, 'string');
   const table = parseCsv(text, file);
   const names = [...table.columns.keys()];
   const timed = names[1] === 'period_length';

@@ -1,5 +1,7 @@
 import { HPformerError } from '../../errors';
 import { elementCount } from '../../tensor/shape';
+import { checkFields } from '../check';
+import { type Compat, checkCompat } from './labels';
 
 /** Numbers with a shape: a tensor, or data and dims. */
 export interface Shaped {
@@ -10,6 +12,7 @@ export interface Shaped {
 const epsilon = 1e-7;
 
 function check(where: string, tensor: Shaped, rank: number, dims?: readonly (number | undefined)[]): void {
+  checkFields(where, tensor, { data: 'numbers', dims: 'numbers' });
   const fits =
     tensor.dims.length === rank &&
     (dims === undefined || dims.every((d, i) => d === undefined || d === tensor.dims[i])) &&
@@ -28,6 +31,7 @@ function check(where: string, tensor: Shaped, rank: number, dims?: readonly (num
  *
  * @param labels `[B, labels]` of 0 and 1.
  * @param probabilities `[B, labels]`.
+ * @throws HPformerError `ERR_HPFORMER_TYPE` for anything but data and dims, `ERR_HPFORMER_SHAPE` for dims that do not fit.
  */
 export function inHospitalMortalityLoss(labels: Shaped, probabilities: Shaped): number {
   check('loss: labels', labels, 2);
@@ -48,6 +52,7 @@ export function inHospitalMortalityLoss(labels: Shaped, probabilities: Shaped): 
  * @param labels `[B, L, labels]`.
  * @param probabilities `[B, L, labels]`.
  * @param mask `[B, L]` of 0 and 1.
+ * @throws HPformerError as {@link inHospitalMortalityLoss}.
  */
 export function decompensationLoss(labels: Shaped, probabilities: Shaped, mask: Shaped): number {
   check('loss: labels', labels, 3);
@@ -81,13 +86,15 @@ export function decompensationLoss(labels: Shaped, probabilities: Shaped, mask: 
  * @param labels `[B, L, 10]` one-hot.
  * @param probabilities `[B, L, 10]`.
  * @param mask `[B, L]` of 0 and 1.
+ * @throws HPformerError as {@link inHospitalMortalityLoss}; `ERR_HPFORMER_RANGE` for another compat.
  */
 export function lengthOfStayLoss(
   labels: Shaped,
   probabilities: Shaped,
   mask: Shaped,
-  compat: 'published' | 'corrected' = 'corrected',
+  compat: Compat = 'corrected',
 ): number {
+  checkCompat('length-of-stay loss', compat);
   check('loss: labels', labels, 3);
   check('loss: probabilities', probabilities, 3, labels.dims);
   check('loss: mask', mask, 2, labels.dims.slice(0, 2));

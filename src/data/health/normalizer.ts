@@ -1,5 +1,6 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
+import { checkFields, checkList, checkOptions, checkType, isList, wrongType } from '../check';
 import { columnNames } from './schema';
 
 /** Which columns are scaled, and with which divisor. */
@@ -45,12 +46,13 @@ function wrong(message: string): HPformerError {
 
 function rowsOf(value: NormalizerRows): { data: ArrayLike<number>; width: number | undefined } {
   if (value !== null && typeof value === 'object' && 'values' in value && typeof value.values !== 'function') {
-    return { data: value.values as ArrayLike<number>, width: (value.dims as readonly number[] | undefined)?.at(-1) };
+    const { values, dims } = value as { values: unknown; dims?: unknown };
+    if (!isList(values)) throw wrong(`expected rows of numbers as values, got ${describe(values)}`);
+    checkType('normalizer: dims', dims, 'array?');
+    return { data: values as ArrayLike<number>, width: (dims as readonly number[] | undefined)?.at(-1) };
   }
-  const data = value as ArrayLike<number> | null | undefined;
-  if (typeof data !== 'object' || !Number.isSafeInteger(data?.length))
-    throw wrong(`expected rows of numbers, got ${describe(value)}`);
-  return { data: data!, width: undefined };
+  if (!isList(value)) throw wrong(`expected rows of numbers, got ${describe(value)}`);
+  return { data: value as ArrayLike<number>, width: undefined };
 }
 
 /**
@@ -127,6 +129,7 @@ export class Normalizer {
   private readonly json: NormalizerJSON;
 
   private constructor(json: NormalizerJSON) {
+    checkFields('normalizer', json, { width: 'number', columns: 'string', mean: 'numbers', scale: 'numbers' });
     this.json = json;
     this.width = json.width;
     this.kind = json.columns;
@@ -239,7 +242,7 @@ export class Normalizer {
     if (data.length % own !== 0 || (width !== undefined && width !== own)) {
       throw new HPformerError(
         'ERR_HPFORMER_SHAPE',
-        `normalizer: expected rows of ${own} columns, got ${width === undefined ? `${data.length} numbers` : `${width} columns`}`,
+        `normalizer: expected rows of ${own} columns, got ${width === undefined ? `${data.length} numbers` : `${describe(width)} columns`}`,
       );
     }
     const out = new Float64Array(data.length);
@@ -247,11 +250,18 @@ export class Normalizer {
     return out;
   }
 
-  /** As {@link apply}, into the beginning of `out`; no allocation, no checks. */
+  /** As {@link apply}, into the beginning of `out`; no allocation, and the lengths are not compared. */
   applyTo(out: Float64Array | Float32Array, data: ArrayLike<number>): void {
     const { means, scales, width } = this;
-    for (let i = 0; i < data.length; i += width) {
-      for (let c = 0; c < width; c++) out[i + c] = (data[i + c]! - means[c]!) / scales[c]!;
+    checkList('normalizer', 'out', out);
+    checkList('normalizer', 'data', data);
+    try {
+      for (let i = 0; i < data.length; i += width) {
+        for (let c = 0; c < width; c++) out[i + c] = (data[i + c]! - means[c]!) / scales[c]!;
+      }
+    } catch {
+      // Arithmetic fails on bigints and symbols only: not worth a look at every number.
+      throw wrongType('normalizer: data', 'a list of numbers', data);
     }
   }
 }
@@ -264,6 +274,7 @@ export class NormalizerFitter {
   private rows = 0;
 
   constructor(options: NormalizerOptions = {}) {
+    checkOptions('normalizer', options);
     const { columns = 'all', width = 76, names } = options ?? {};
     if (columns !== 'all' && columns !== 'numeric') {
       throw new HPformerError(
@@ -278,6 +289,7 @@ export class NormalizerFitter {
       );
     }
     if (columns === 'numeric') numericColumns(width, names);
+    checkType('normalizer: names', names, 'strings?');
     this.kind = columns;
     this.names = names ? [...names] : undefined;
     this.moments = new Moments(width);
@@ -289,7 +301,7 @@ export class NormalizerFitter {
     const own = this.moments.width;
     if (data.length % own !== 0 || (width !== undefined && width !== own)) {
       throw wrong(
-        `expected rows of ${own} columns, got ${width === undefined ? `${data.length} numbers` : `${width} columns`}`,
+        `expected rows of ${own} columns, got ${width === undefined ? `${data.length} numbers` : `${describe(width)} columns`}`,
       );
     }
     const moments = new Float64Array(3 * own);
@@ -300,6 +312,7 @@ export class NormalizerFitter {
 
   /** Adds one episode by the moments of its `rows` rows, as `stayMoments` gives them. @internal */
   addMoments(moments: Float64Array, rows: number): void {
+    checkList('normalizer', 'moments', moments);
     this.moments.add(moments);
     this.rows += rows;
   }
@@ -342,9 +355,9 @@ export class NormalizerFitter {
 /** 1 for the columns that hold plain numbers: their names lack `->`. */
 function numericColumns(width: number, names?: readonly string[]): Uint8Array {
   const known = names ?? (width === 76 ? columnNames(true) : width === 59 ? columnNames(false) : undefined);
-  if (!known || known.length !== width) {
+  if (!known || known.length !== width || !known.every((name) => typeof name === 'string')) {
     throw wrong(
-      `columns "numeric" need the names of all ${width} columns, got ${known ? `${known.length} names` : 'none'}`,
+      `columns "numeric" need the names of all ${width} columns, got ${known?.length === width ? 'others than texts' : known ? `${known.length} names` : 'none'}`,
     );
   }
   return Uint8Array.from(known, (name) => (name.includes('->') ? 0 : 1));

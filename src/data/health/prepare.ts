@@ -1,17 +1,19 @@
 import path from 'node:path';
 import { HPformerError } from '../../errors';
 import { makeFolder, readText, TextWriter, writeAtomically } from '../../files';
-import { type BinOptions, DropReport } from './arrays';
+import { checkFields, checkType } from '../check';
+import { type BinOptions, checkNormalizer, DropReport, findTask } from './arrays';
 import { healthFeatures, preprocessingHash } from './bundle';
-import { type CrewJob, type CrewOptions, runStage } from './crew';
+import { type CrewJob, type CrewOptions, checkCrewOptions, runStage } from './crew';
+import { checkDiscretizeOptions } from './discretize';
 import { countFiles, episodeJobs } from './episodes';
-import { type Compat, decompensationLabels, lengthOfStayLabels } from './labels';
+import { type Compat, checkCompat, decompensationLabels, lengthOfStayLabels } from './labels';
 import { type ListedStay, readListFile } from './listfile';
 import { type Normalizer, NormalizerFitter, type NormalizerJSON } from './normalizer';
 import { NpyWriter } from './npy';
 import { columnNames } from './schema';
 import type { StageKind, StageOptions } from './stages';
-import type { HealthTask } from './tasks';
+import { checkTask, type HealthTask, healthTasks } from './tasks';
 
 /** What {@link prepareArrays} does. */
 export interface PrepareArraysOptions extends CrewOptions {
@@ -50,6 +52,25 @@ export interface PreparedManifest {
   /** Readings skipped for unknown texts. */
   skippedReadings: number;
   dropped: Record<string, { count: number; examples: string[] }>;
+}
+
+/** Checks everything that can be checked before any file is read. */
+function checkPrepare(where: string, options: PrepareArraysOptions): void {
+  checkFields(where, options, {
+    task: 'object',
+    list: 'string?',
+    bins: 'object?',
+    lenient: 'boolean?',
+    progress: 'function?',
+  });
+  const { task, list, normalizer = 'fit', bins, unknown, compat } = options;
+  checkTask(`${where}: task`, task);
+  findTask(healthTasks, task.name);
+  if (list === undefined) checkType(`${where}: inputs`, options.inputs, 'strings');
+  if (normalizer !== 'fit') checkNormalizer(`${where}: normalizer`, normalizer);
+  checkDiscretizeOptions({ ...bins, ...(unknown === undefined ? {} : { unknown }) });
+  checkCompat(where, compat);
+  checkCrewOptions(options);
 }
 
 /** Runs `work`; with `lenient` a malformed stay is counted and undefined returned. */
@@ -105,8 +126,14 @@ function dropped(drops: DropReport, file: string, result: { kind: 'empty' } | { 
   else drops.add('malformed stay', `${file}: ${result.message}`);
 }
 
-/** Fits a normaliser over all bins of all stays before padding, stay by stay. */
+/**
+ * Fits a normaliser over all bins of all stays before padding, stay by stay.
+ *
+ * @throws HPformerError `ERR_HPFORMER_TYPE` or `ERR_HPFORMER_RANGE` for options, `ERR_HPFORMER_FILE`, `ERR_HPFORMER_INPUT` for malformed
+ * stays.
+ */
 export async function fitNormalizer(options: PrepareArraysOptions): Promise<Normalizer> {
+  checkPrepare('fitNormalizer', options);
   const { bins = {}, normalizerColumns = 'all' } = options;
   const fitter = new NormalizerFitter({ columns: normalizerColumns, width: columnNames(bins.masks ?? true).length });
   const drops = new DropReport();
@@ -141,8 +168,12 @@ function labelsOf(stay: ListedStay, task: HealthTask, compat: Compat): { labels:
  * Streams stays through the published pipeline into NumPy files: `features.npy` `[N, steps, columns]` (float32), `bins.npy`, `step.npy`
  * `[N]` (int32), `ids.txt`, and with a list file `labels.npy` and, for hourly tasks, `valid.npy`; `prepare.json` says what they are.
  * Memory does not grow with the number of stays.
+ *
+ * @throws HPformerError as {@link fitNormalizer}.
  */
 export async function prepareArrays(options: PrepareArraysOptions): Promise<PreparedManifest> {
+  checkPrepare('prepareArrays', options);
+  checkType('prepareArrays: out', options.out, 'string');
   const { task, out, bins = {}, lenient = false, compat = 'corrected' } = options;
   const normalizer =
     options.normalizer === undefined || options.normalizer === 'fit'

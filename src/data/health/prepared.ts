@@ -2,7 +2,9 @@ import { open } from 'node:fs/promises';
 import path from 'node:path';
 import { HPformerError } from '../../errors';
 import { fileError, readJson, readText, readWhole } from '../../files';
+import { checkInteger } from '../../model/options';
 import { describe } from '../../tensor/shape';
+import { checkType } from '../check';
 import type { PreparedEpisode } from './arrays';
 import { npyHeaderBytes } from './npy';
 import type { PreparedManifest } from './prepare';
@@ -56,14 +58,18 @@ async function readIntegers(file: string, count: number): Promise<Int32Array> {
  * Reads arrays that `prepareArrays` wrote back in batches.
  *
  * @param preprocessing - hash that the arrays must have been made with.
+ * @param batch - stays at a time, at least 1.
  * @throws HPformerError `ERR_HPFORMER_INPUT` for arrays of another preprocessing, `ERR_HPFORMER_FILE` for a file that is missing
- * or of another size than `prepare.json` says.
+ * or of another size than `prepare.json` says; `ERR_HPFORMER_TYPE` and `ERR_HPFORMER_RANGE` for arguments.
  */
 export async function* readPrepared(
   folder: string,
   preprocessing: string,
   batch: number,
 ): AsyncGenerator<PreparedEpisode[]> {
+  checkType('readPrepared: folder', folder, 'string');
+  checkType('readPrepared: preprocessing', preprocessing, 'string');
+  checkInteger('readPrepared: batch', batch, 1, Number.MAX_SAFE_INTEGER);
   const { episodes, steps, width } = await readManifest(folder, preprocessing);
   const size = steps * width;
   const ids = (await readText(path.join(folder, 'ids.txt'))).split('\n');

@@ -1,7 +1,8 @@
 import { HPformerError } from '../../errors';
 import { TextWriter } from '../../files';
+import { checkFields, checkList, checkType, jsonText, wrongType } from '../check';
 import type { PreparedEpisode } from './arrays';
-import type { Calibration } from './calibration';
+import { type Calibration, checkCalibrations } from './calibration';
 
 /** One line of a prediction record. Nothing in it is a raw value unless `features` was asked for. */
 export interface PredictionRecord {
@@ -53,18 +54,45 @@ export interface RecordContext {
  * preprocessing, and warnings.
  *
  * @param raw probabilities of the labels, uncalibrated.
+ * @throws HPformerError `ERR_HPFORMER_TYPE` for arguments of other types, `ERR_HPFORMER_SHAPE` when probabilities and labels differ in
+ * number.
  */
 export function predictionRecord(
   episode: PreparedEpisode,
   raw: ArrayLike<number>,
   context: RecordContext,
 ): PredictionRecord {
+  checkFields('record: episode', episode, {
+    id: 'string',
+    features: 'list',
+    bins: 'number',
+    skipped: 'number',
+    observed: 'number?',
+    lastReadingAge: 'number',
+  });
+  checkList('record', 'probabilities', raw);
+  checkFields('record: context', context, {
+    task: 'string',
+    labelNames: 'strings',
+    modelHash: 'string',
+    preprocessingHash: 'string',
+    device: 'string',
+    leastObserved: 'number?',
+    mostAge: 'number?',
+    includeFeatures: 'boolean?',
+    now: 'function?',
+  });
+  checkCalibrations('record', context.calibration);
   const { leastObserved = 0.1, mostAge = 6, calibration, includeFeatures = false, now = () => new Date() } = context;
   if (raw.length !== context.labelNames.length) {
     throw new HPformerError(
       'ERR_HPFORMER_SHAPE',
       `record: expected ${context.labelNames.length} probabilities, got ${raw.length}`,
     );
+  }
+  const time = now();
+  if (typeof time?.toISOString !== 'function' || Number.isNaN(time.getTime())) {
+    throw wrongType('record: now()', 'a valid Date', time);
   }
   const warnings: string[] = [];
   if (episode.observed !== undefined && episode.observed < leastObserved) {
@@ -79,7 +107,7 @@ export function predictionRecord(
     format: 'hpformer-prediction',
     version: 1,
     id: episode.id,
-    time: now().toISOString(),
+    time: time.toISOString(),
     task: context.task,
     labels: context.labelNames.map((name, c) => ({
       name,
@@ -102,13 +130,16 @@ export function predictionRecord(
 export class RecordWriter {
   private readonly file: TextWriter;
 
+  /** @throws HPformerError `ERR_HPFORMER_TYPE` for a file that is no text. */
   constructor(file: string) {
+    checkType('RecordWriter: file', file, 'path');
     this.file = new TextWriter(file, 'a');
   }
 
-  /** @throws HPformerError `ERR_HPFORMER_FILE`. */
-  write(record: PredictionRecord): Promise<void> {
-    return this.file.write(`${JSON.stringify(record)}\n`, true);
+  /** @throws HPformerError `ERR_HPFORMER_FILE`, `ERR_HPFORMER_TYPE` for a record that is no object. */
+  async write(record: PredictionRecord): Promise<void> {
+    checkType('RecordWriter: record', record, 'object');
+    await this.file.write(`${jsonText('RecordWriter: record', record)}\n`, true);
   }
 
   /** @throws HPformerError `ERR_HPFORMER_FILE`. */

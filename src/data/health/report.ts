@@ -1,3 +1,5 @@
+import { HPformerError } from '../../errors';
+import { checkEach, checkFields, checkType, wrongType } from '../check';
 import type { LabelEvaluation, Predictions } from '../evaluation';
 import { BinaryRanking } from '../metrics';
 import { Calibration, type CalibrationMethod, type Reliability, reliability } from './calibration';
@@ -21,8 +23,27 @@ export interface CalibrationStudy {
   after: Reliability;
 }
 
-/** The known rows of every label. */
+/**
+ * The known rows of every label.
+ *
+ * @throws HPformerError `ERR_HPFORMER_TYPE` for arguments of other types, `ERR_HPFORMER_SHAPE` when names, labels and scores differ in
+ * number.
+ */
 export function knownRows(predictions: Predictions, names: readonly string[]): LabelRows[] {
+  checkFields('knownRows: predictions', predictions, { labels: 'array', scores: 'array' });
+  checkType('knownRows: names', names, 'strings');
+  for (const k of names.keys()) {
+    const { [k]: labels } = predictions.labels;
+    const { [k]: scores } = predictions.scores;
+    checkType(`knownRows: labels[${k}]`, labels, 'array');
+    checkType(`knownRows: scores[${k}]`, scores, 'list');
+    if (labels!.length !== scores!.length) {
+      throw new HPformerError(
+        'ERR_HPFORMER_SHAPE',
+        `knownRows: expected one score a label, got ${labels!.length} labels and ${scores!.length} scores`,
+      );
+    }
+  }
   return names.map((name, k) => {
     const labels: (0 | 1)[] = [];
     const scores: number[] = [];
@@ -38,12 +59,23 @@ export function knownRows(predictions: Predictions, names: readonly string[]): L
 /**
  * Fits a calibration for each label on one set of rows (validation) and judges it on another (test). A label with one class only in
  * the fitting rows is left out.
+ *
+ * @throws HPformerError `ERR_HPFORMER_TYPE` for arguments of other types, `ERR_HPFORMER_SHAPE` for fewer fitting labels than judged
+ * ones, `ERR_HPFORMER_INPUT` for malformed rows or another method.
  */
 export function studyCalibration(
   fitting: readonly LabelRows[],
   judged: readonly LabelRows[],
   method: CalibrationMethod,
 ): (CalibrationStudy | null)[] {
+  checkLabelRows('studyCalibration: fitting', fitting);
+  checkLabelRows('studyCalibration: judged', judged);
+  if (fitting.length < judged.length) {
+    throw new HPformerError(
+      'ERR_HPFORMER_SHAPE',
+      `studyCalibration: expected rows to fit on for ${judged.length} labels, got ${fitting.length}`,
+    );
+  }
   return judged.map((rows, k) => {
     const { labels, scores } = fitting[k]!;
     const events = labels.reduce((sum: number, y) => sum + y, 0);
@@ -58,6 +90,43 @@ export function studyCalibration(
       after: reliability(rows.labels, calibration.apply(rows.scores)),
     };
   });
+}
+
+function checkLabelRows(where: string, rows: readonly LabelRows[]): void {
+  checkEach(where, rows, { name: 'string', labels: 'numberArray', scores: 'list' });
+}
+
+function checkPairs(where: string, pairs: readonly (readonly [string, string])[]): void {
+  checkType(where, pairs, 'array');
+  for (const [i, pair] of pairs.entries()) {
+    checkType(`${where}[${i}]`, pair, 'strings');
+    if (pair.length !== 2) throw wrongType(`${where}[${i}]`, 'a name and a value', pair);
+  }
+}
+
+/** Checks what the report is made of. @throws HPformerError `ERR_HPFORMER_TYPE`. */
+function checkContent(where: string, content: ReportContent): void {
+  checkFields(where, content, { title: 'string', studies: 'array?' });
+  const { facts, evaluations, rows, studies = [], further = [] } = content;
+  checkPairs(`${where}: facts`, facts);
+  checkPairs(`${where}: further`, further);
+  checkLabelRows(`${where}: rows`, rows);
+  const figures = { auroc: 'object', auprc: 'object', minSensitivityPrecision: 'object' } as const;
+  const numbers = { rows: 'number', events: 'number', logLoss: 'number', brier: 'number' } as const;
+  checkEach(`${where}: evaluations`, evaluations, { name: 'string', ...numbers, ...figures });
+  for (const [i, { auroc, auprc, minSensitivityPrecision }] of evaluations.entries()) {
+    const all = [auroc, auprc, minSensitivityPrecision];
+    checkEach(`${where}: evaluations[${i}]: figures`, all, { value: 'number', low: 'number?', high: 'number?' });
+  }
+  for (const [i, study] of studies.entries()) {
+    if (!study) continue;
+    const at = `${where}: studies[${i}]`;
+    checkFields(at, study, { method: 'string', fittedOn: 'object', after: 'object' });
+    checkFields(`${at}: fittedOn`, study.fittedOn, { rows: 'number', events: 'number' });
+    checkFields(`${at}: after`, study.after, { brier: 'number', expectedCalibrationError: 'number' });
+    const bin = { low: 'number', high: 'number', count: 'number', predicted: 'number', observed: 'number' } as const;
+    checkEach(`${at}: bins`, study.after.bins, bin);
+  }
 }
 
 /** What the report says. */
@@ -104,8 +173,13 @@ function curves({ labels, scores }: LabelRows): { roc: [number, number][]; pr: [
 /** Platt is a name. */
 const methodName = (method: CalibrationMethod): string => (method === 'platt' ? 'Platt' : method);
 
-/** The evaluation as one HTML page: figures, reliability before and after calibration, ROC and precision-recall curves. */
+/**
+ * The evaluation as one HTML page: figures, reliability before and after calibration, ROC and precision-recall curves.
+ *
+ * @throws HPformerError `ERR_HPFORMER_TYPE` for content of other types, `ERR_HPFORMER_INPUT` for malformed rows.
+ */
 export function evaluationReport(content: ReportContent): string {
+  checkContent('evaluationReport', content);
   const { evaluations, rows, studies = [] } = content;
   const facts = htmlTable(
     ['', ''],

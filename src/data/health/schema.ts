@@ -2,6 +2,8 @@
  * The 17 variables of the published health benchmark in their order, with the one-hot order of their categories, the value that stands
  * in before a first reading, and the MIMIC items they come from. The file spelling ("Glascow") is kept: it is part of the format.
  */
+import { checkType } from '../check';
+
 export interface HealthVariable {
   /** Column name of episode files. */
   readonly name: string;
@@ -171,6 +173,7 @@ export const fillValues: readonly number[] = healthVariables.map(
 
 /** Names of the 76 feature columns (59 without masks): `variable`, `variable->category`, `mask->variable`. */
 export function columnNames(masks = true): string[] {
+  checkType('columnNames: masks', masks, 'boolean');
   const names = healthVariables.flatMap((variable) =>
     variable.categories ? variable.categories.map((text) => `${variable.name}->${text}`) : [variable.name],
   );

@@ -1,5 +1,6 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
+import { checkFields } from '../check';
 import { SeededRandom } from '../metrics';
 import { episodeHeader, healthVariables } from './schema';
 
@@ -63,6 +64,7 @@ export interface SyntheticEpisode {
  * @param options `hours`, default 48; `seed`, default 1.
  */
 export function synthesizeEpisode(number: number, options: { hours?: number; seed?: number } = {}): SyntheticEpisode {
+  checkFields('synthesizeEpisode: options', options, {});
   const { hours = 48, seed = 1 } = options;
   if (!Number.isInteger(number) || number < 0 || !Number.isInteger(seed)) {
     throw new HPformerError(
@@ -70,7 +72,7 @@ export function synthesizeEpisode(number: number, options: { hours?: number; see
       `synthesizeEpisode: expected integers, got ${describe(number)}, ${describe(seed)}`,
     );
   }
-  if (!(hours >= 1 && hours <= 10000)) {
+  if (!(typeof hours === 'number' && hours >= 1 && hours <= 10000)) {
     throw new HPformerError('ERR_HPFORMER_RANGE', `synthesizeEpisode: hours: expected 1…10000, got ${describe(hours)}`);
   }
   const random = new SeededRandom(Math.imul(seed, 0x9e3779b1) ^ Math.imul(number + 1, 0x85ebca6b));

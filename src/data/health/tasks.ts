@@ -1,3 +1,7 @@
+import { HPformerError } from '../../errors';
+import { checkInteger } from '../../model/options';
+import { describe } from '../../tensor/shape';
+import { checkFields, wrongType } from '../check';
 import { PythonRandom } from './python';
 
 /** What the list files of the tasks need of one episode. */
@@ -77,3 +81,14 @@ export const healthTasks: Readonly<Record<HealthTaskName, HealthTask>> = {
   'length-of-stay': { name: 'length-of-stay', steps: 504, end: null, labels: 10, readout: 'steps' },
   phenotyping: { name: 'phenotyping', steps: 504, end: null, labels: 25, readout: 'step' },
 };
+
+/** Checks what a task says of its steps. @throws HPformerError `ERR_HPFORMER_TYPE`, `ERR_HPFORMER_RANGE`. */
+export function checkTask(where: string, task: HealthTask): void {
+  checkFields(where, task, { name: 'string', steps: 'number', labels: 'number', readout: 'string' });
+  const { steps, end, labels, readout } = task;
+  checkInteger(`${where}: steps`, steps, 1, 2 ** 31 - 1);
+  checkInteger(`${where}: labels`, labels, 1, 2 ** 31 - 1);
+  if (end !== null && typeof end !== 'number') throw wrongType(`${where}: end`, 'a number of hours, or null', end);
+  if (readout === 'step' || readout === 'steps') return;
+  throw new HPformerError('ERR_HPFORMER_RANGE', `${where}: readout: expected step or steps, got ${describe(readout)}`);
+}

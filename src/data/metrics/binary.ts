@@ -1,5 +1,6 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
+import { checkList, zeroOrOne } from '../check';
 
 /** Ranking quality of one score against 0/1 labels. */
 export interface BinaryMetrics {
@@ -16,15 +17,6 @@ export interface ThresholdPoint {
   threshold: number;
   truePositives: number;
   falsePositives: number;
-}
-
-/** A list has a length: caught here, a missing argument is an error with a code. */
-export function checkList(where: string, name: string, value: unknown): void {
-  if (typeof value !== 'object' || !Number.isSafeInteger((value as { length?: unknown } | null)?.length))
-    throw new HPformerError(
-      'ERR_HPFORMER_TYPE',
-      `${where}: ${name}: expected a list of numbers, got ${describe(value)}`,
-    );
 }
 
 /**
@@ -52,8 +44,8 @@ export class BinaryRanking {
     if (n === 0) throw new HPformerError('ERR_HPFORMER_INPUT', 'metrics: expected at least one row, got none');
     const plain = new Uint8Array(n);
     for (let i = 0; i < n; i++) {
-      const label = Number(labels[i]);
-      if (label !== 0 && label !== 1) {
+      const label = zeroOrOne(labels[i]);
+      if (Number.isNaN(label)) {
         throw new HPformerError(
           'ERR_HPFORMER_INPUT',
           `metrics: labels[${i}]: expected 0 or 1, got ${describe(labels[i])}`,

@@ -1,5 +1,6 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
+import { checkFields, checkList, checkType, wrongType } from '../check';
 import { SeededRandom } from './random';
 
 /** A percentile interval of a statistic over bootstrap samples. */
@@ -19,6 +20,9 @@ export interface BootstrapOptions {
   /** Seed of the generator; default 1. The same seed gives the same intervals everywhere. */
   seed?: number;
 }
+
+/** Row numbers are held in 32 bits. */
+const maxRows = 2 ** 32 - 1;
 
 /** Quantile by linear interpolation between order statistics (numpy's default); `sorted` ascending, not empty. */
 export function quantile(sorted: ArrayLike<number>, q: number): number {
@@ -42,6 +46,9 @@ export function bootstrapIntervals<K extends string>(
   statistic: (weights: Uint32Array) => Record<K, number>,
   options: BootstrapOptions = {},
 ): Record<K, Interval> {
+  if (typeof groups !== 'number') checkList('bootstrap', 'groups', groups);
+  checkType('bootstrap: statistic', statistic, 'function');
+  checkFields('bootstrap: options', options, {});
   const { samples = 1000, level = 0.95, seed = 1 } = options;
   if (!Number.isInteger(samples) || samples < 1) {
     throw new HPformerError(
@@ -49,7 +56,7 @@ export function bootstrapIntervals<K extends string>(
       `bootstrap: samples: expected an integer of at least 1, got ${describe(samples)}`,
     );
   }
-  if (!(level > 0 && level < 1)) {
+  if (!(typeof level === 'number' && level > 0 && level < 1)) {
     throw new HPformerError(
       'ERR_HPFORMER_RANGE',
       `bootstrap: level: expected a number between 0 and 1, got ${describe(level)}`,
@@ -60,6 +67,9 @@ export function bootstrapIntervals<K extends string>(
   }
   const rows = typeof groups === 'number' ? groups : groups.length;
   if (!(rows > 0)) throw new HPformerError('ERR_HPFORMER_INPUT', 'bootstrap: expected at least one row, got none');
+  if (!Number.isSafeInteger(rows) || rows > maxRows) {
+    throw new HPformerError('ERR_HPFORMER_RANGE', `bootstrap: expected a whole number of rows, got ${describe(rows)}`);
+  }
   const groupOf = new Uint32Array(rows);
   const numbers = new Map<string | number, number>();
   for (let i = 0; i < rows; i++) {
@@ -76,7 +86,12 @@ export function bootstrapIntervals<K extends string>(
     drawn.fill(0);
     for (let g = 0; g < drawn.length; g++) drawn[random.below(drawn.length)]!++;
     for (let i = 0; i < rows; i++) weights[i] = drawn[groupOf[i]!]!;
-    for (const [name, value] of Object.entries(statistic(weights)) as [K, number][]) {
+    const found = statistic(weights);
+    if (typeof found !== 'object' || found === null) {
+      throw wrongType('bootstrap: statistic', 'an object of numbers by name as its result', found);
+    }
+    for (const [name, value] of Object.entries(found) as [K, number][]) {
+      if (typeof value !== 'number') throw wrongType(`bootstrap: statistic: ${name}`, 'a number', value);
       let list = values.get(name);
       if (!list) values.set(name, (list = []));
       if (!Number.isNaN(value)) list.push(value);

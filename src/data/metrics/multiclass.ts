@@ -1,6 +1,7 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
-import { BinaryRanking, checkList } from './binary';
+import { checkFields, checkList, isList } from '../check';
+import { BinaryRanking } from './binary';
 
 /** Quality of class probabilities. */
 export interface MulticlassMetrics {
@@ -24,9 +25,10 @@ function wrong(message: string): HPformerError {
 
 function flatten(scores: ClassScores, rows: number): { data: ArrayLike<number>; classes: number } {
   if (typeof scores === 'object' && scores !== null && 'dims' in scores) {
+    checkFields('metrics: scores', scores, { data: 'list', dims: 'array' });
     const classes = scores.dims.at(-1) ?? 0;
-    if (rows * classes !== scores.data.length) {
-      throw wrong(`scores: expected ${rows} rows, got dims [${scores.dims.join(', ')}]`);
+    if (typeof classes !== 'number' || rows * classes !== scores.data.length) {
+      throw wrong(`scores: expected ${rows} rows, got dims ${describe(scores.dims)}`);
     }
     return { data: scores.data, classes };
   }
@@ -38,12 +40,16 @@ function flatten(scores: ClassScores, rows: number): { data: ArrayLike<number>; 
   }
   const table = scores as ArrayLike<ArrayLike<number>>;
   if (table.length !== rows) throw wrong(`scores: expected ${rows} rows, one per label, got ${table.length}`);
-  const classes = first?.length ?? 0;
+  if (!isList(first)) throw wrong(`scores: expected numbers or rows of numbers, got ${describe(first)}`);
+  const classes = first.length;
   const data = new Float64Array(rows * classes);
   for (let i = 0; i < rows; i++) {
     const row = table[i];
     if (row?.length !== classes) throw wrong(`scores[${i}]: expected ${classes} classes, got ${describe(row?.length)}`);
-    for (let c = 0; c < classes; c++) data[i * classes + c] = row[c]!;
+    for (let c = 0; c < classes; c++) {
+      const score: unknown = row[c];
+      data[i * classes + c] = typeof score === 'number' ? score : Number.NaN; // refused by the ranking
+    }
   }
   return { data, classes };
 }

@@ -1,4 +1,6 @@
-import { healthVariables, variableByName } from '../schema';
+import { HPformerError } from '../../../errors';
+import { checkType, wrongType } from '../../check';
+import { type HealthVariable, healthVariables, variableByName } from '../schema';
 
 /** Conversions to each variable's unit, by UCUM code (case sensitive) or a spelling that systems use instead. */
 const fahrenheit = (v: number): number => ((v - 32) * 5) / 9;
@@ -75,9 +77,24 @@ const conversions: Record<string, Record<string, (v: number) => number>> = {
   pH: { '[pH]': same, pH: same, '1': same },
 };
 
-/** Units that a variable is understood in. */
+/** The variable of a number, as {@link healthVariables} has it. */
+function variableAt(where: string, variable: number): HealthVariable {
+  const found = typeof variable === 'number' ? healthVariables[variable] : undefined;
+  if (found) return found;
+  if (typeof variable !== 'number') {
+    throw wrongType(`${where}: variable`, 'the number of a variable, its position in healthVariables', variable);
+  }
+  const most = healthVariables.length - 1;
+  throw new HPformerError('ERR_HPFORMER_RANGE', `${where}: variable: expected a number 0…${most}, got ${variable}`);
+}
+
+/**
+ * Units that a variable is understood in.
+ * @param variable its position in `healthVariables`.
+ * @throws HPformerError `ERR_HPFORMER_TYPE` when it is no number, `ERR_HPFORMER_RANGE` for one that is no variable's.
+ */
 export function knownUnits(variable: number): string[] {
-  return Object.keys(conversions[healthVariables[variable]!.name] ?? {});
+  return Object.keys(conversions[variableAt('knownUnits', variable).name] ?? {});
 }
 
 /**
@@ -85,15 +102,20 @@ export function knownUnits(variable: number): string[] {
  *
  * @param unit UCUM code or common spelling; undefined or empty: the variable's own unit (a fraction above 1 of inspired oxygen is read
  * as per cent, a saturation up to 1 as a fraction).
+ * @param variable its position in `healthVariables`.
  * @returns undefined for a unit that is not understood.
+ * @throws HPformerError `ERR_HPFORMER_TYPE` for arguments of other types, `ERR_HPFORMER_RANGE` for a number that is no variable's.
  */
 export function convertUnit(variable: number, value: number, unit: string | undefined): number | undefined {
+  const { name } = variableAt('convertUnit', variable);
+  if (typeof value !== 'number') throw wrongType('convertUnit: value', 'a number', value);
+  checkType('convertUnit: unit', unit, 'string?');
   if (unit === undefined || unit === '') {
     if (variable === variableByName.get('Fraction inspired oxygen')) return value > 1 ? value / 100 : value;
     if (variable === variableByName.get('Oxygen saturation')) return value <= 1 ? value * 100 : value;
     return value;
   }
-  const table = conversions[healthVariables[variable]!.name] ?? {};
+  const table = conversions[name] ?? {};
   return Object.hasOwn(table, unit) ? table[unit]!(value) : undefined;
 }
 
