@@ -2,6 +2,7 @@ import { evaluateLabels, type Figure, type LabelEvaluation, predictLabelled } fr
 import { labelNames, openSource } from '../data/recipes';
 import { type Command, choiceOption, integerOption, note, write, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
+import { checkOutput } from './output';
 import { Progress } from './progress';
 import { calibrationTable, classFigures, finishReport, parts, reportOptions, reportRequest } from './report';
 import { formatTable } from './table';
@@ -58,7 +59,10 @@ export const evaluate: Command = {
     const seed = integerOption(values, 'seed', 0, Number.MAX_SAFE_INTEGER) ?? 1;
     const batch = integerOption(values, 'batch', 1, 1 << 20) ?? 256;
     const request = reportRequest(values);
-    const { model, bundle } = await openBundle(source!, loadOptions(values));
+    const options = loadOptions(values);
+    await checkOutput('--report', request.report, inputs);
+    await checkOutput('--save-calibration', request.save, inputs);
+    const { model, bundle } = await openBundle(source!, options);
     try {
       const { device, precision, config } = model;
       const data = openSource(bundle, config, inputs);

@@ -2,6 +2,7 @@ import { scoreBatches } from '../data/evaluation';
 import { openSource, scoreColumns } from '../data/recipes';
 import { type Command, integerOption, note, textOption, UsageError, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
+import { checkOutput } from './output';
 import { formatDuration, Progress } from './progress';
 import { RecordLog } from './record';
 import { ScoreWriter, scoreFormat } from './scoreFile';
@@ -47,13 +48,15 @@ export const predict: Command = {
       throw new UsageError('--record-features: expected --record <file> with it, got none');
     const batch = integerOption(values, 'batch', 1, 1 << 20) ?? 256;
     const workers = integerOption(values, 'workers', 0, 64);
-    const { model, bundle } = await openBundle(source!, loadOptions(values));
+    const recordFile = textOption(values, 'record');
+    const options = loadOptions(values);
+    await checkOutput('--out', out, recordFile === undefined ? inputs : [...inputs, recordFile]);
+    const { model, bundle } = await openBundle(source!, options);
     try {
       const data = openSource(bundle, model.config, inputs);
       const columns = scoreColumns(model.config, bundle.labels);
       const progress = new Progress(io.stderr, data.unit);
       const writer = new ScoreWriter(out ?? io.stdout, format, data.idColumn, columns, model.device === 'reference');
-      const recordFile = textOption(values, 'record');
       const records =
         recordFile === undefined ? undefined : new RecordLog(recordFile, values['record-features'] === true);
       try {

@@ -3,7 +3,6 @@ import path from 'node:path';
 import { loadCheckpointFile } from '../checkpoint/load';
 import { serializeCheckpoint } from '../checkpoint/save';
 import type { BinOptions } from '../data/health/arrays';
-import { findTask } from '../data/health/arrays';
 import { writeHealthBundle } from '../data/health/bundle';
 import { Calibration, type CalibrationJSON } from '../data/health/calibration';
 import type { Fill } from '../data/health/discretize';
@@ -25,6 +24,7 @@ import {
   write,
   writeJson,
 } from './command';
+import { checkOutput } from './output';
 import { formatDuration, Progress } from './progress';
 
 const actions = ['arrays', 'normalizer', 'extract', 'bundle', 'synthetic'] as const;
@@ -42,45 +42,63 @@ async function optionalJson(values: Values, name: string): Promise<unknown> {
   return file === undefined ? undefined : await readJson(file);
 }
 
-function numberOption(values: Values, name: string): number | undefined {
+function numberOption(values: Values, name: string, least: number, most: number): number | undefined {
   const text = textOption(values, name);
   if (text === undefined) return undefined;
-  const value = Number(text);
-  if (!(text.trim() !== '' && value > 0 && Number.isFinite(value))) {
-    throw new UsageError(`--${name}: expected a positive number, got "${text}"`);
+  const value = text.trim() === '' ? Number.NaN : Number(text);
+  if (!(value >= least && value <= most)) {
+    const expected = least < 1 ? 'a positive number' : `a number from ${least} to ${most}`;
+    throw new UsageError(`--${name}: expected ${expected}, got "${text}"`);
   }
   return value;
 }
 
-function binOptions(values: Values): BinOptions {
-  const step = numberOption(values, 'step');
+const compats = ['published', 'corrected'] as const;
+
+/**
+ * Every option with a set or range of values, whatever the action reads: said to be wrong before any file is opened.
+ * @throws UsageError.
+ */
+function readSettings(values: Values) {
+  const step = numberOption(values, 'step', Number.MIN_VALUE, Number.MAX_VALUE);
   const fill = choiceOption<Fill>(values, 'fill', ['previous', 'next', 'normal', 'zero']);
   const start = choiceOption(values, 'start', ['zero', 'relative'] as const);
-  return {
+  const bins: BinOptions = {
     ...(step === undefined ? {} : { step }),
     ...(fill === undefined ? {} : { fill }),
     ...(start === undefined ? {} : { start }),
     ...(values['no-masks'] ? { masks: false } : {}),
   };
+  return {
+    bins,
+    task: choiceOption(values, 'task', Object.keys(healthTasks) as (keyof typeof healthTasks)[]),
+    compat: choiceOption(values, 'compat', compats),
+    columns: choiceOption(values, 'columns', ['all', 'numeric'] as const),
+    steps: integerOption(values, 'steps', 1, 1_000_000),
+    workers: integerOption(values, 'workers', 0, 64),
+    count: integerOption(values, 'count', 1, 100_000_000),
+    seed: integerOption(values, 'seed', 0, 0xffffffff),
+    hours: numberOption(values, 'hours', 1, 10_000),
+  };
 }
 
-async function arrayOptions(inputs: string[], values: Values): Promise<PrepareArraysOptions> {
+type Settings = ReturnType<typeof readSettings>;
+
+async function arrayOptions(inputs: string[], values: Values, settings: Settings): Promise<PrepareArraysOptions> {
   const list = textOption(values, 'list');
   if (list === undefined && inputs.length === 0) throw new UsageError('expected episode files or folders, or --list');
   if (list !== undefined && inputs.length > 0) throw new UsageError('--list: expected no other inputs with it');
-  const steps = integerOption(values, 'steps', 1, 1_000_000);
+  const { bins, steps, compat, columns, workers } = settings;
   const normalizer = textOption(values, 'normalizer');
-  const compat = choiceOption(values, 'compat', ['published', 'corrected'] as const);
-  const columns = choiceOption(values, 'columns', ['all', 'numeric'] as const);
-  const task = findTask(healthTasks, textOption(values, 'task') ?? 'in-hospital-mortality');
+  const task = healthTasks[settings.task ?? 'in-hospital-mortality'];
   return {
     task: steps === undefined ? task : { ...task, steps },
     inputs,
     out: textOption(values, 'out') ?? '',
-    bins: binOptions(values),
+    bins,
     unknown: values.lenient ? 'skip' : 'error',
     lenient: values.lenient === true,
-    workers: integerOption(values, 'workers', 0, 64),
+    workers,
     ...(list === undefined ? {} : { list }),
     ...(columns === undefined ? {} : { normalizerColumns: columns }),
     ...(compat === undefined ? {} : { compat }),
@@ -96,10 +114,10 @@ const counted = (progress: Progress) => (done: number, total: number) => {
   progress.add(1);
 };
 
-async function arrays(inputs: string[], values: Values, io: Io): Promise<void> {
+async function arrays(inputs: string[], values: Values, settings: Settings, io: Io): Promise<void> {
   needed(values, 'out');
   const progress = new Progress(io.stderr, 'stays');
-  const options = await arrayOptions(inputs, values);
+  const options = await arrayOptions(inputs, values, settings);
   const manifest = await prepareArrays({ ...options, progress: counted(progress) }).finally(() => progress.end());
   const { seconds } = progress.end();
   if (values.json) {
@@ -117,10 +135,11 @@ async function arrays(inputs: string[], values: Values, io: Io): Promise<void> {
   );
 }
 
-async function normalizer(inputs: string[], values: Values, io: Io): Promise<void> {
+async function normalizer(inputs: string[], values: Values, settings: Settings, io: Io): Promise<void> {
   const out = needed(values, 'out');
+  const options = await arrayOptions(inputs, values, settings);
+  await checkOutput('--out', out, inputs);
   const progress = new Progress(io.stderr, 'stays');
-  const options = await arrayOptions(inputs, values);
   const fitted = await fitNormalizer({ ...options, progress: counted(progress) }).finally(() => progress.end());
   await writeAtomically(out, `${JSON.stringify(fitted)}\n`);
   const { n_samples_seen, width } = fitted.toJSON();
@@ -142,10 +161,10 @@ async function* subjectFolders(roots: readonly string[]): AsyncGenerator<string>
   }
 }
 
-async function extract(inputs: string[], values: Values, io: Io): Promise<void> {
+async function extract(inputs: string[], values: Values, settings: Settings, io: Io): Promise<void> {
   if (inputs.length === 0) throw new UsageError('expected folders with events.csv, stays.csv and diagnoses.csv');
   const out = needed(values, 'out');
-  const compat = choiceOption(values, 'compat', ['published', 'corrected'] as const) ?? 'corrected';
+  const compat = settings.compat ?? 'corrected';
   const progress = new Progress(io.stderr, 'subjects');
   const dropped: Record<string, number> = {};
   let subjects = 0;
@@ -179,11 +198,14 @@ async function extract(inputs: string[], values: Values, io: Io): Promise<void> 
   }
 }
 
-async function bundle(inputs: string[], values: Values, io: Io): Promise<void> {
+async function bundle(inputs: string[], values: Values, settings: Settings, io: Io): Promise<void> {
   if (inputs.length !== 1) throw new UsageError('expected one model file');
   const out = needed(values, 'out');
-  const task = findTask(healthTasks, needed(values, 'task'));
-  const fitted = Normalizer.fromJSON(await readJson(needed(values, 'normalizer')));
+  needed(values, 'task');
+  const task = healthTasks[settings.task!];
+  const normalizerFile = needed(values, 'normalizer');
+  await checkOutput('--out', out, [inputs[0]!, normalizerFile]);
+  const fitted = Normalizer.fromJSON(await readJson(normalizerFile));
   const json = (await optionalJson(values, 'config')) as { config?: unknown } | undefined;
   const checkpoint = await loadCheckpointFile(inputs[0]!, json?.config ?? json);
   const labels =
@@ -194,12 +216,12 @@ async function bundle(inputs: string[], values: Values, io: Io): Promise<void> {
     (c) => (c === null ? null : Calibration.fromJSON(c)),
   );
   const provenance = ((await optionalJson(values, 'provenance')) ?? {}) as Record<string, unknown>;
-  const steps = integerOption(values, 'steps', 1, 1_000_000) ?? checkpoint.config.segments.steps ?? undefined;
+  const steps = settings.steps ?? checkpoint.config.segments.steps ?? undefined;
   const file = writeHealthBundle(serializeCheckpoint(checkpoint.config, checkpoint.weights), {
     name: textOption(values, 'name') ?? path.basename(out).replace(/\.safetensors$/, ''),
     task: task.name,
     normalizer: fitted,
-    bins: binOptions(values),
+    bins: settings.bins,
     labels,
     ...(steps === undefined ? {} : { steps }),
     ...(calibration ? { calibration } : {}),
@@ -217,12 +239,10 @@ function defaultLabels(task: string, count: number): string[] {
 /** Stays a folder holds: a list with a million names is slow on most file systems. */
 const shard = 1000;
 
-async function synthetic(inputs: string[], values: Values, io: Io): Promise<void> {
+async function synthetic(inputs: string[], values: Values, settings: Settings, io: Io): Promise<void> {
   if (inputs.length > 0) throw new UsageError('synthetic: expected no inputs');
   const out = needed(values, 'out');
-  const count = integerOption(values, 'count', 1, 100_000_000) ?? 1000;
-  const seed = integerOption(values, 'seed', 0, 0xffffffff) ?? 1;
-  const hours = numberOption(values, 'hours') ?? 48;
+  const { count = 1000, seed = 1, hours = 48 } = settings;
   const progress = new Progress(io.stderr, 'stays');
   await makeFolder(out);
   const list = new TextWriter(path.join(out, 'listfile.csv'));
@@ -242,7 +262,7 @@ async function synthetic(inputs: string[], values: Values, io: Io): Promise<void
   else await write(io.stdout, `${count} made-up stays in ${out} (${formatDuration(seconds)})\n`);
 }
 
-const run: Record<Action, (inputs: string[], values: Values, io: Io) => Promise<void>> = {
+const run: Record<Action, (inputs: string[], values: Values, settings: Settings, io: Io) => Promise<void>> = {
   arrays,
   normalizer,
   extract,
@@ -308,7 +328,7 @@ export const prepare: Command = {
     if (!actions.includes(action as Action)) {
       throw new UsageError(`expected ${actions.join(', ')}, got "${action}"`);
     }
-    await run[action as Action](inputs, values, io);
+    await run[action as Action](inputs, values, readSettings(values), io);
     return 0;
   },
 };

@@ -53,7 +53,7 @@ export interface OnnxOptions {
  * `values` [B, L] (`tokens2` / `values2` for a second sequence), and `step` / `lengths` where the options ask for them;
  * outputs are `logits` and, unless the link is `none`, `probabilities`.
  *
- * With `segments.over: 'valid'` the graph takes sequences of full length only: run ragged ones one by one with dynamic steps.
+ * With `segments.over: 'valid'` the graph takes sequences of full length only: {@link onnxNotes} says so.
  * @throws HPformerError `ERR_HPFORMER_CONFIG` for options that do not fit the config, `ERR_HPFORMER_CHECKPOINT` for weights that do not,
  * `ERR_HPFORMER_LIMIT` for steps whose positions no ONNX file can hold.
  */
@@ -110,6 +110,20 @@ export function exportOnnx(config: HPformerConfig, weights: OnnxWeights, options
     g.output('probabilities', link, dims);
   }
   return g.finish('hpformer', { 'hpformer.config': JSON.stringify(config), 'hpformer.variant': variant });
+}
+
+/**
+ * What whoever runs the graph must know, since the graph computes something else than the model otherwise; empty for most models.
+ * A graph has no lengths to cut segments at, it takes every step that it is given as the sequence's own.
+ */
+export function onnxNotes(config: HPformerConfig, { steps, steps2 }: OnnxOptions): string[] {
+  if (config.segments.over !== 'valid') return [];
+  const sizes = steps2 === undefined ? `${steps}` : `${steps} and ${steps2}`;
+  const long =
+    steps === 'dynamic'
+      ? 'all sequences of a batch equally long (ragged ones one by one)'
+      : `exactly ${sizes} steps (a graph with dynamic steps takes other lengths)`;
+  return [`segments.over is 'valid': the graph expects sequences without padding, ${long}`];
 }
 
 /** Declares one input sequence. */

@@ -4,6 +4,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { initialWeights } from '../../../src/checkpoint/init';
+import { onnxNotes } from '../../../src/checkpoint/onnx';
 import { serializeCheckpoint } from '../../../src/checkpoint/save';
 import { classFigures, finishReport } from '../../../src/cli/report';
 import { ScoreWriter } from '../../../src/cli/scoreFile';
@@ -40,6 +41,7 @@ describe('convert to ONNX', () => {
     const json = await hpformer('convert', model, at('c.onnx'), '--steps', '48', '--variant', 'fold', '--json');
     expect(JSON.parse(json.out)).toEqual({
       ...{ out: at('c.onnx'), bytes: fs.statSync(at('c.onnx')).size, format: 'onnx', steps: 48, variant: 'fold' },
+      notes: [],
       config: JSON.parse(JSON.stringify(config)),
     });
     expect(read('c.onnx').metadata.get('hpformer.variant')).toBe('fold');
@@ -50,8 +52,20 @@ describe('convert to ONNX', () => {
     [['x.onnx', '--steps', 'some'], 2, /--steps: expected/],
     [['x.onnx', '--variant', 'none'], 2, /--variant: expected written, bdiag/],
     [['x.onnx', '--maximum-steps', '16777217'], 2, /--maximum-steps: expected/],
-    [['x.pt'], 2, /expected an output name that ends in \.safetensors, got ".*x\.pt"/],
-    [['x.safetensors', '--to', 'onnx'], 2, /expected an output name that ends in \.onnx/],
+    [
+      ['x.pt'],
+      2,
+      /expected an output name that ends in \.safetensors or \.onnx, or --to <format> with it, got ".*x\.pt"/,
+    ],
+    [['x'], 2, /expected an output name that ends in \.safetensors or \.onnx, or --to/],
+    [['x.safetensors', '--to', 'onnx'], 2, /--to: expected onnx in a name that ends in \.onnx or says nothing, got/],
+    [['x.onnx', '--to', 'safetensors'], 2, /--to: expected safetensors in a name that ends in \.safetensors or/],
+    [['x.pt', '--to', 'safetensors'], 2, /--to: expected safetensors in a name/],
+    [['x.pth', '--to', 'onnx'], 2, /--to: expected onnx in a name/],
+    [['x', '--to', 'bin'], 2, /--to: expected safetensors, onnx, got "bin"/],
+    [['x.onnx', '--steps', '4', '--maximum-steps', '8'], 2, /--maximum-steps: expected --steps dynamic with it, got 4/],
+    [['m', '--to', 'onnx', '--bundle', 'x'], 2, /--bundle: expected an output in safetensors with it, got onnx/],
+    [['m', '--to', 'safetensors', '--steps', '4'], 2, /--steps: expected an output in ONNX with it, got safetensors/],
     [['x.safetensors', '--bundle', 'none.json'], 1, /none\.json: cannot be read .*\(ERR_HPFORMER_FILE\)/],
     [['none/x.onnx', '--steps', '4'], 1, /x\.onnx.*\(ERR_HPFORMER_FILE\)/],
     // No ONNX file can be larger than 2 GiB: said before the tables are made.
@@ -64,6 +78,49 @@ describe('convert to ONNX', () => {
     expect(got.err).toMatch(message);
     expect([got.code, got.out]).toEqual([code, '']);
     expect(fs.readdirSync(folder)).toEqual(['m.safetensors']);
+  });
+
+  test('--to decides whatever else the name is', async () => {
+    const model = save('m.safetensors', config);
+    for (const [name, format] of [
+      ['x', 'onnx'],
+      ['y.bin', 'onnx'],
+      ['z', 'safetensors'],
+      ['v1.2', 'safetensors'],
+      ['w.onnx', 'onnx'],
+    ] as const) {
+      const { code, out } = await hpformer('convert', model, at(name), '--to', format, '--json');
+      expect([code, JSON.parse(out)]).toEqual([0, expect.objectContaining({ out: at(name), format })]);
+    }
+    expect(fs.readFileSync(at('z')).equals(fs.readFileSync(model))).toBe(true);
+    expect(JSON.parse(read('x').metadata.get('hpformer.config')!)).toEqual(config);
+    const tool = await hpformer('inspect', at('z'), '--json', '--device', 'reference');
+    expect(JSON.parse(tool.out).config).toEqual(JSON.parse(JSON.stringify(config)));
+  });
+
+  test('a graph that takes no padding says so, on standard error or in the JSON', async () => {
+    const valid = presets.mortality({
+      layers: 1,
+      hidden: 8,
+      heads: 2,
+      embedding: { size: 3 },
+      segments: { over: 'valid' },
+    });
+    const model = save('m.safetensors', valid);
+    const note = /^note: segments\.over is 'valid': the graph expects sequences without padding, (.*)$/m;
+    const dynamic = await hpformer('convert', model, at('a.onnx'));
+    expect([dynamic.code, dynamic.out]).toEqual([0, '']);
+    expect(note.exec(dynamic.err)![1]).toBe('all sequences of a batch equally long (ragged ones one by one)');
+    const fixed = await hpformer('convert', model, at('b.onnx'), '--steps', '48');
+    expect(note.exec(fixed.err)![1]).toBe('exactly 48 steps (a graph with dynamic steps takes other lengths)');
+    const json = await hpformer('convert', model, at('c.onnx'), '--steps', '48', '--json');
+    expect([json.err, JSON.parse(json.out).notes]).toEqual(['', [fixed.err.split('note: ')[1]!.trimEnd()]]);
+    const padded = await hpformer('convert', save('p.safetensors', config), at('d.onnx'));
+    expect(padded.err).not.toMatch(note);
+    expect((await hpformer('convert', '--help')).out).toMatch(
+      /'valid' cuts each sequence at its own length, the graph\n/,
+    );
+    expect(onnxNotes(valid, { steps: 8, steps2: 16 })[0]).toContain('exactly 8 and 16 steps');
   });
 
   test('a manifest needs a bundle', async () => {

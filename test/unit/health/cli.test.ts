@@ -188,7 +188,7 @@ test('prepare: files that are not there, options out of range, labels by default
     [
       ['prepare', 'synthetic', '--count', '1', '--hours', '0', '--out', at('x')],
       2,
-      /--hours: expected a positive number/,
+      /--hours: expected a number from 1 to 10000, got "0"/,
     ],
     [['prepare', 'bundle', at('none'), ...bundle.slice(3), '--out', at('x')], 1, /none: cannot be read/],
   ] as const) {

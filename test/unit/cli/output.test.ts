@@ -1,0 +1,101 @@
+/** Outputs that would only fail after the work, or whose success would be regretted. */
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { initialWeights } from '../../../src/checkpoint/init';
+import { serializeCheckpoint } from '../../../src/checkpoint/save';
+import { UsageError } from '../../../src/cli/command';
+import { checkOutput } from '../../../src/cli/output';
+import { presets } from '../../../src/config/presets';
+import { describeUnless, withoutProgram } from '../../skips';
+import { hpformer } from './run';
+
+const model = path.join(__dirname, '../../../examples/nafld-mortality');
+
+let folder: string;
+const at = (name: string) => path.join(folder, name);
+beforeEach(() => {
+  folder = fs.mkdtempSync(path.join(os.tmpdir(), 'hpformer-output-'));
+  fs.writeFileSync(at('file.txt'), 'text');
+  fs.mkdirSync(at('taken.csv'));
+  fs.writeFileSync(at('people.csv'), 'patient\n1\n');
+  const config = presets.mortality({ layers: 1, hidden: 8, heads: 2, embedding: { size: 3 } });
+  fs.writeFileSync(at('m.safetensors'), serializeCheckpoint(config, initialWeights(config, 1)));
+  fs.copyFileSync(at('m.safetensors'), at('m'));
+});
+afterEach(() => fs.rmSync(folder, { recursive: true }));
+
+test.each<[string[], RegExp]>([
+  [
+    ['predict', model, 'nowhere', '--out', 'taken.csv'],
+    /taken\.csv: expected the name of a file to write, got a direc/,
+  ],
+  [['predict', model, 'nowhere', '--out', 'none/x.csv'], /none\/x\.csv: cannot be written \(ENOENT: no such file or d/],
+  [['predict', model, 'nowhere', '--out', 'file.txt/x.csv'], /x\.csv: cannot be written \(ENOTDIR: not a directory\)/],
+  [['evaluate', model, 'nowhere', '--report', 'none/r.html'], /none\/r\.html: cannot be written \(ENOENT/],
+  [
+    ['evaluate', model, 'nowhere', '--calibrate', 'platt', '--save-calibration', 'taken.csv'],
+    /taken\.csv: expected the name of a file to write, got a directory/,
+  ],
+  [['convert', 'm.safetensors', 'taken.csv', '--to', 'onnx'], /taken\.csv: expected the name of a file to write, got/],
+  [['prepare', 'normalizer', 'nowhere', '--out', 'taken.csv'], /taken\.csv: expected the name of a file to write, got/],
+  [
+    ['prepare', 'bundle', 'nowhere', '--task', 'phenotyping', '--normalizer', 'nowhere', '--out', 'none/b'],
+    /none\/b: cannot be written \(ENOENT/,
+  ],
+  [['bench', 'model', 'nowhere', '--html', 'taken.csv'], /taken\.csv: expected the name of a file to write, got a dir/],
+])('%j fails before any work', async (args, message) => {
+  const before = fs.readdirSync(folder);
+  const got = await hpformer(...args.map((arg) => (/[.]|none|^m$/.test(arg) && !path.isAbsolute(arg) ? at(arg) : arg)));
+  expect(got.err).toMatch(message);
+  expect(got.err).toMatch(/ \(ERR_HPFORMER_FILE\)\n$/);
+  expect([got.code, got.out]).toEqual([1, '']);
+  expect(fs.readdirSync(folder)).toEqual(before);
+});
+
+test.each<[string[], string]>([
+  [['predict', model, 'people.csv', '--out', 'people.csv'], '--out'],
+  [['predict', model, 'nowhere', '--record', 'people.csv', '--out', 'people.csv'], '--out'],
+  [['evaluate', model, 'people.csv', '--report', 'people.csv'], '--report'],
+  [['convert', 'm', 'm', '--to', 'onnx'], 'output'],
+  [['prepare', 'normalizer', 'people.csv', '--out', 'people.csv'], '--out'],
+  [['prepare', 'bundle', 'm', '--task', 'phenotyping', '--normalizer', 'people.csv', '--out', 'people.csv'], '--out'],
+])('%j would replace an input: wrong usage', async (args, given) => {
+  const named = args.map((arg) => (/^m$|people/.test(arg) ? at(arg) : arg));
+  const input = named.find((arg) => arg.startsWith(folder) && (arg === at('m') ? args[0] === 'convert' : true))!;
+  const content = fs.readFileSync(input);
+  const { code, out, err } = await hpformer(...named);
+  expect([code, out]).toEqual([2, '']);
+  expect(err).toContain(`${given}: expected another file than the input "${input}"\n`);
+  expect(fs.readFileSync(input).equals(content)).toBe(true);
+});
+
+test('a link to an input is that input; a file that is no input may be replaced', async () => {
+  fs.symlinkSync(at('people.csv'), at('link.csv'));
+  await expect(checkOutput('--out', at('link.csv'), ['nowhere', at('people.csv')])).rejects.toThrow(UsageError);
+  await expect(checkOutput('--out', at('file.txt'), [at('people.csv')])).resolves.toBeUndefined();
+  await expect(checkOutput('--out', at('new'), [at('people.csv')])).resolves.toBeUndefined();
+  await expect(checkOutput('--out', undefined, [])).resolves.toBeUndefined();
+});
+
+test('a safetensors file may be converted in place', async () => {
+  const before = fs.readFileSync(at('m.safetensors'));
+  expect((await hpformer('convert', at('m.safetensors'), at('m.safetensors'))).code).toBe(0);
+  expect(fs.readFileSync(at('m.safetensors')).equals(before)).toBe(true);
+});
+
+test('of an option given twice the last one counts', async () => {
+  const twice = ['--out', at('none/a.csv'), '--out', at('taken.csv')];
+  expect((await hpformer('predict', model, 'nowhere', ...twice)).err).toMatch(/taken\.csv: expected/);
+});
+
+describeUnless(withoutProgram('mkfifo'), 'pipes and devices', () => {
+  test('are not replaced by a file', async () => {
+    expect(spawnSync('mkfifo', [at('pipe.csv')]).status).toBe(0);
+    const { code, err } = await hpformer('predict', model, 'nowhere', '--out', at('pipe.csv'));
+    expect(code).toBe(1);
+    expect(err).toMatch(/pipe\.csv: expected the name of a file to write, got a device or pipe \(ERR_HPFORMER_FILE\)/);
+    expect(fs.statSync(at('pipe.csv')).isFIFO()).toBe(true);
+  });
+});
