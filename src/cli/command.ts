@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { HPformerError } from '../errors';
 import { fileError } from '../files';
 import { describe } from '../tensor/shape';
 
@@ -124,21 +125,25 @@ export function textOption(values: Values, name: string): string | undefined {
   return typeof text === 'string' ? text : undefined;
 }
 
-/** Whoever read standard output went away (`| head`): no failure, but nothing more needs to be done. */
-export class ReaderGone extends Error {
-  override readonly name = 'ReaderGone';
+/** Failures of standard output because whoever read it went away. */
+const gone = new WeakSet<HPformerError>();
+
+/** Whether a command ended because the reader of its results went away (`| head`): nothing more needs to be done or said. */
+export function readerGone(error: unknown): boolean {
+  return error instanceof HPformerError && gone.has(error);
 }
 
 /**
  * Writes results to standard output and waits until a slow pipe has taken them.
- * @throws HPformerError `ERR_HPFORMER_FILE`; {@link ReaderGone}.
+ * @throws HPformerError `ERR_HPFORMER_FILE`.
  */
 export async function write(stdout: NodeJS.WritableStream, text: string): Promise<void> {
   try {
     await put(stdout, text);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EPIPE') throw new ReaderGone();
-    throw fileError('stdout', 'written', error);
+  } catch (cause) {
+    const error = fileError('stdout', 'written', cause);
+    if ((cause as NodeJS.ErrnoException).code === 'EPIPE') gone.add(error);
+    throw error;
   }
 }
 

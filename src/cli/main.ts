@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { HPformerError } from '../errors';
 import { bench } from './bench';
-import { type Command, commandHelp, type Io, note, parseCommand, ReaderGone, UsageError, write } from './command';
+import { type Command, commandHelp, type Io, note, parseCommand, readerGone, UsageError, write } from './command';
 import { convert } from './convert';
 import { doctor, packageVersion } from './doctor';
 import { evaluate } from './evaluate';
@@ -93,7 +93,7 @@ export async function main(args: string[], io: Io): Promise<number> {
   try {
     return await dispatch(name, rest, io);
   } catch (error) {
-    if (error instanceof ReaderGone) return 0;
+    if (readerGone(error)) return 0;
     const usage = error instanceof UsageError;
     const code = error instanceof HPformerError ? error.code : usage ? 'USAGE' : undefined;
     // Anything else is a defect: its stack helps whoever reports it.

@@ -1,4 +1,5 @@
 import { scoreBatches } from '../data/evaluation';
+import { healthRecipe } from '../data/health/bundle';
 import { openSource, scoreColumns } from '../data/recipes';
 import { type Command, integerOption, note, textOption, UsageError, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
@@ -53,6 +54,8 @@ export const predict: Command = {
     await checkOutput('--out', out, recordFile === undefined ? inputs : [...inputs, recordFile]);
     const { model, bundle } = await openBundle(source!, options);
     try {
+      if (recordFile !== undefined && bundle.recipe !== healthRecipe)
+        throw new UsageError('--record: expected a health bundle, whose recipe keeps prediction records');
       const data = openSource(bundle, model.config, inputs);
       const columns = scoreColumns(model.config, bundle.labels);
       const progress = new Progress(io.stderr, data.unit);

@@ -55,6 +55,26 @@ function numberOption(values: Values, name: string, least: number, most: number)
 
 const compats = ['published', 'corrected'] as const;
 
+/** Options that each action reads, besides `out` and `json`. */
+const binNames = ['step', 'fill', 'start', 'no-masks'];
+const episodeNames = ['task', 'list', 'columns', 'steps', ...binNames, 'compat', 'lenient', 'workers'];
+const bundleNames = ['config', 'calibration', 'labels', 'name', 'provenance'];
+const read: Readonly<Record<Action, readonly string[]>> = {
+  arrays: [...episodeNames, 'normalizer'],
+  normalizer: episodeNames,
+  extract: ['compat'],
+  bundle: ['task', 'normalizer', 'steps', ...binNames, ...bundleNames],
+  synthetic: ['count', 'seed', 'hours'],
+};
+
+/** An option that an action would not read is a mistake. @throws UsageError. */
+function refuseStray(action: Action, values: Values): void {
+  const stray = Object.keys(values).find((name) => !['out', 'json', ...read[action]].includes(name));
+  if (stray === undefined) return;
+  const readers = actions.filter((name) => read[name].includes(stray));
+  throw new UsageError(`--${stray}: expected prepare ${readers.join(' or ')} with it, got ${action}`);
+}
+
 /**
  * Every option with a set or range of values, whatever the action reads: said to be wrong before any file is opened.
  * @throws UsageError.
@@ -170,8 +190,8 @@ async function extract(inputs: string[], values: Values, settings: Settings, io:
   let subjects = 0;
   let episodes = 0;
   for await (const folder of subjectFolders(inputs)) {
-    const read = (name: string): Promise<string> => readText(path.join(folder, `${name}.csv`));
-    const [events, stays, diagnoses] = await Promise.all([read('events'), read('stays'), read('diagnoses')]);
+    const table = (name: string): Promise<string> => readText(path.join(folder, `${name}.csv`));
+    const [events, stays, diagnoses] = await Promise.all([table('events'), table('stays'), table('diagnoses')]);
     let made: ReturnType<typeof extractSubject>;
     try {
       made = extractSubject({ events, stays, diagnoses, compat });
@@ -328,7 +348,9 @@ export const prepare: Command = {
     if (!actions.includes(action as Action)) {
       throw new UsageError(`expected ${actions.join(', ')}, got "${action}"`);
     }
-    await run[action as Action](inputs, values, readSettings(values), io);
+    const settings = readSettings(values);
+    refuseStray(action as Action, values);
+    await run[action as Action](inputs, values, settings, io);
     return 0;
   },
 };

@@ -1,7 +1,6 @@
 import type { Scored } from '../data/evaluation';
 import { type PredictionRecord, RecordWriter } from '../data/health/record';
 import type { ScoreBatch } from '../data/recipes';
-import { UsageError } from './command';
 
 /** The prediction record of a run: one JSON line a scored row. */
 export class RecordLog {
@@ -14,17 +13,15 @@ export class RecordLog {
     this.writer = new RecordWriter(file);
   }
 
-  /** Appends the rows of a batch. @throws UsageError for recipes that have no record. */
+  /** Appends the rows of a batch of a health bundle. */
   async add(
     scored: Scored<ScoreBatch>,
     model: { device: string; config: { head: { labels: number } } },
   ): Promise<void> {
-    if (!scored.record)
-      throw new UsageError('--record: expected a health bundle, whose recipe keeps prediction records');
     const { labels } = model.config.head;
     for (let i = 0; i < scored.ids.length; i++) {
       const raw = Array.from({ length: labels }, (_, c) => scored.raw[i * labels + c]!);
-      await this.writer.write(scored.record(i, raw, model.device, this.features) as PredictionRecord);
+      await this.writer.write(scored.record!(i, raw, model.device, this.features) as PredictionRecord);
     }
   }
 

@@ -13,8 +13,8 @@ import { Normalizer, type NormalizerJSON } from './normalizer';
 import { columnNames, healthSchemaVersion, healthVariables } from './schema';
 import { type HealthTask, type HealthTaskName, healthTasks } from './tasks';
 
-/** Name of the recipe in bundles. */
-const healthRecipe = 'health';
+/** The recipe of health bundles. */
+export const healthRecipe = 'health';
 
 /** What a health bundle says about its inputs; stored as the bundle's features. */
 export interface HealthFeatures {

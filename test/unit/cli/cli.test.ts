@@ -117,6 +117,17 @@ describe('command line', () => {
         new RegExp(`--${name}: expected ${expected}, got "${value}"`),
       ]),
     ),
+    [
+      ['prepare', 'arrays', 'a', '--out', 'x/y', '--labels', 'a,b'],
+      /--labels: expected prepare bundle with it, got arrays\n/,
+    ],
+    [
+      ['prepare', 'normalizer', 'a', '--out', 'x', '--normalizer', 'b'],
+      /--normalizer: expected prepare arrays or bundle with it, got normalizer\n/,
+    ],
+    [['prepare', 'bundle', 'a', '--out', 'x', '--lenient'], /--lenient: expected prepare arrays or normalizer with it/],
+    [['prepare', 'extract', 'a', '--out', 'x', '--count', '3'], /--count: expected prepare synthetic with it, got ext/],
+    [['prepare', 'synthetic', '--out', 'x', '--no-masks'], /--no-masks: expected prepare arrays or normalizer or bun/],
     [['predict', 'a', 'b', '--record-features'], /--record-features: expected --record <file> with it/],
     [['convert', 'a.pt', 'b.safetensors', '--steps', '48'], /--steps: expected an output in ONNX with it/],
     [['convert', 'a.pt', 'b.onnx', '--bundle', 'c.json'], /--bundle: expected an output in safetensors with it/],

@@ -6,12 +6,22 @@ import path from 'node:path';
 import { initialWeights } from '../../../src/checkpoint/init';
 import { serializeCheckpoint } from '../../../src/checkpoint/save';
 import { UsageError } from '../../../src/cli/command';
+import { commands } from '../../../src/cli/main';
 import { checkOutput } from '../../../src/cli/output';
 import { presets } from '../../../src/config/presets';
 import { describeUnless, withoutProgram } from '../../skips';
 import { hpformer } from './run';
 
 const model = path.join(__dirname, '../../../examples/nafld-mortality');
+
+/** A value that each option takes; any other takes 1. */
+const valid: Record<string, string> = {
+  task: 'phenotyping',
+  fill: 'zero',
+  start: 'zero',
+  compat: 'published',
+  columns: 'all',
+};
 
 let folder: string;
 const at = (name: string) => path.join(folder, name);
@@ -69,6 +79,27 @@ test.each<[string[], string]>([
   expect([code, out]).toEqual([2, '']);
   expect(err).toContain(`${given}: expected another file than the input "${input}"\n`);
   expect(fs.readFileSync(input).equals(content)).toBe(true);
+});
+
+test('a record that the model does not keep is wrong usage, and no file of it is made', async () => {
+  const { code, err } = await hpformer('predict', model, 'nowhere', '--record', at('r.jsonl'), '--device', 'reference');
+  expect(code).toBe(2);
+  expect(err).toMatch(/--record: expected a health bundle, whose recipe keeps prediction records/);
+  expect(fs.existsSync(at('r.jsonl'))).toBe(false);
+});
+
+test('every option of prepare is read by an action', async () => {
+  for (const name of Object.keys(commands.prepare!.options)) {
+    if (name === 'out') continue;
+    const { type } = commands.prepare!.options[name]!;
+    // An action that reads it goes on to what is missing: inputs, --out or the like.
+    const answers = await Promise.all(
+      ['arrays', 'normalizer', 'extract', 'bundle', 'synthetic'].map((action) =>
+        hpformer('prepare', action, ...(type === 'boolean' ? [`--${name}`] : [`--${name}`, valid[name] ?? '1'])),
+      ),
+    );
+    expect([name, answers.some(({ err }) => !err.includes('with it, got'))]).toEqual([name, true]);
+  }
 });
 
 test('a link to an input is that input; a file that is no input may be replaced', async () => {
