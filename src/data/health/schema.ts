@@ -4,6 +4,7 @@
  */
 import { checkType } from '../check';
 
+/** One variable of the benchmark: its name, unit, categories and what stands in for it. */
 export interface HealthVariable {
   /** Column name of episode files. */
   readonly name: string;
