@@ -327,6 +327,7 @@ export class ReadingList implements ReadingSource {
   }
 
   place(row: number): string {
+    checkInteger('ReadingList: row', row, 0, this.sorted.length - 1);
     return `${this.file} reading ${row + 1}`;
   }
 
@@ -347,6 +348,7 @@ export class ReadingList implements ReadingSource {
 /** A time, and a number or a category of one of the variables. NaN times are refused where bins are made, with their place. */
 function isReading(reading: TimedReading | null | undefined): boolean {
   if (typeof reading?.hours !== 'number' || typeof reading.value !== 'number') return false;
+  if (!Number.isInteger(reading.variable)) return false;
   const columns = firstColumn[reading.variable + 1]! - firstColumn[reading.variable]!;
   // A variable of one column is a number; of several, the value names one of them.
   return columns === 1 || (Number.isInteger(reading.value) && reading.value >= 0 && reading.value < columns);

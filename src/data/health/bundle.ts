@@ -185,11 +185,14 @@ export function readHealthPreprocessing(bundle: Bundle, config: HPformerConfig):
     throw refuse(where, `expected a normalizer of ${columns.length} columns, got ${normalizer.width}`);
   }
   if (config.embedding.kind !== 'features' || config.embedding.size !== columns.length) {
-    const got = config.embedding.kind === 'features' ? `${config.embedding.size} features` : config.embedding.kind;
+    const got =
+      config.embedding.kind === 'features'
+        ? `${describe(config.embedding.size)} features`
+        : String(config.embedding.kind);
     throw refuse(where, `expected a model of ${columns.length} features, got ${got}`);
   }
   if (config.readout !== base.readout || config.sequences !== 1) {
-    throw refuse(where, `expected the readout "${base.readout}" for ${base.name}, got "${config.readout}"`);
+    throw refuse(where, `expected the readout "${base.readout}" for ${base.name}, got ${describe(config.readout)}`);
   }
   const calibration = features.calibration ?? [];
   if (!Array.isArray(calibration)) throw refuse(where, `calibration: expected an array, got ${describe(calibration)}`);
@@ -197,7 +200,7 @@ export function readHealthPreprocessing(bundle: Bundle, config: HPformerConfig):
   if (bundle.labels.length !== config.head.labels || calibration.length !== config.head.labels) {
     throw refuse(
       where,
-      `expected ${config.head.labels} labels with a calibration or null each, got ${bundle.labels.length} and ${calibration.length}`,
+      `expected ${describe(config.head.labels)} labels with a calibration or null each, got ${bundle.labels.length} and ${calibration.length}`,
     );
   }
   return {

@@ -1,7 +1,7 @@
 import { segmentsOf } from '../../config/segments';
 import type { HPformerConfig } from '../../config/types';
+import { validateConfig } from '../../config/validate';
 import { HPformerError } from '../../errors';
-import { checkInteger } from '../../model/options';
 import type { Feeds, Results } from '../../model/types';
 import { describe } from '../../tensor/shape';
 import { Tensor } from '../../tensor/tensor';
@@ -102,12 +102,10 @@ function without(
   return out;
 }
 
-/** Checks what {@link explainEpisode} is given, but for `at`. */
-function checkExplain(model: ExplainableModel, episode: PreparedEpisode, options: ExplainOptions): void {
+/** Checks what {@link explainEpisode} is given, but for `at`, and gives the model's configuration completed. */
+function checkExplain(model: ExplainableModel, episode: PreparedEpisode, options: ExplainOptions): HPformerConfig {
   checkFields('explain: model', model, { config: 'object', run: 'function' });
-  checkFields('explain: config', model.config, { segments: 'object', layers: 'number', heads: 'number' });
-  checkFields('explain: segments', model.config.segments, { rule: 'string', times: 'number', over: 'string' });
-  checkInteger('explain: segments: times', model.config.segments.times, 1, 2 ** 31 - 1);
+  const config = validateConfig(model.config);
   checkFields('explain: episode', episode, { id: 'string', features: 'float32', bins: 'number', step: 'number' });
   checkFields('explain: options', options, { task: 'object', step: 'number?' });
   const { task, step = 1, perturb = 'all', calibration } = options;
@@ -125,13 +123,14 @@ function checkExplain(model: ExplainableModel, episode: PreparedEpisode, options
       `explain: perturb: expected all, variables, spans or none, got ${describe(perturb)}`,
     );
   }
+  return config;
 }
 
 /** One output of the model that is explained. */
 function outputOf(results: Results, name: 'probabilities' | 'attention' | 'intraAttention'): Results[string] & object {
   checkFields('explain: results of model.run', results, { [name]: 'object' });
   const output = results[name]!;
-  checkFields(`explain: ${name}`, output, { data: 'list', dims: 'array' });
+  checkFields(`explain: ${name}`, output, { data: 'numbers', dims: 'numberArray' });
   return output;
 }
 
@@ -147,9 +146,9 @@ export async function explainEpisode(
   episode: PreparedEpisode,
   options: ExplainOptions,
 ): Promise<Explanation> {
-  checkExplain(model, episode, options);
+  const config = checkExplain(model, episode, options);
   const { task, step = 1, at = episode.step, perturb = 'all', calibration } = options;
-  const valid = model.config.segments.over === 'valid';
+  const valid = config.segments.over === 'valid';
   const width = episode.features.length / task.steps;
   if (!Number.isInteger(width)) {
     throw new HPformerError(
@@ -182,8 +181,8 @@ export async function explainEpisode(
     outputs: ['probabilities', 'attention', 'intraAttention'],
   });
   const used = valid ? episode.bins : task.steps;
-  const { count: segments, length } = segmentsOf(model.config, used, 'explain');
-  const { layers, heads } = model.config;
+  const { count: segments, length } = segmentsOf(config, used, 'explain');
+  const { layers, heads } = config;
   const attention = outputOf(results, 'attention');
   const intraAttention = outputOf(results, 'intraAttention');
   const stored = attention.dims.at(-1)!;

@@ -12,7 +12,7 @@ export interface Shaped {
 const epsilon = 1e-7;
 
 function check(where: string, tensor: Shaped, rank: number, dims?: readonly (number | undefined)[]): void {
-  checkFields(where, tensor, { data: 'numbers', dims: 'numbers' });
+  checkFields(where, tensor, { data: 'numbers', dims: 'numberArray' });
   const fits =
     tensor.dims.length === rank &&
     (dims === undefined || dims.every((d, i) => d === undefined || d === tensor.dims[i])) &&

@@ -70,7 +70,8 @@ export function stayMoments(out: Float64Array, data: ArrayLike<number>, width: n
     for (let r = 0; r < rows; r++) {
       const x = data[r * width + c]!;
       if (Number.isNaN(x)) continue;
-      if (!Number.isFinite(x)) throw wrong(`row ${r}, column ${c}: expected a finite number or NaN, got ${x}`);
+      if (!Number.isFinite(x))
+        throw wrong(`row ${r}, column ${c}: expected a finite number or NaN, got ${describe(x)}`);
       if (n++ === 0) shift = x;
       else sum += x - shift;
     }
@@ -312,7 +313,7 @@ export class NormalizerFitter {
 
   /** Adds one episode by the moments of its `rows` rows, as `stayMoments` gives them. @internal */
   addMoments(moments: Float64Array, rows: number): void {
-    checkList('normalizer', 'moments', moments);
+    checkType('normalizer: moments', moments, 'numbers');
     this.moments.add(moments);
     this.rows += rows;
   }
