@@ -6,6 +6,7 @@ import { findModel } from '../data/modelDirectory';
 import { HPformerError } from '../errors';
 import { readJson } from '../files';
 import { HPformer } from '../model/hpformer';
+import { deviceNames } from '../model/options';
 import type { DeviceRequest, LoadOptions, Precision } from '../model/types';
 import { choiceOption, integerOption, type Options, textOption, UsageError, type Values } from './command';
 
@@ -19,7 +20,7 @@ export const modelOptions: Options = {
 /** Load options from the command line. @throws UsageError. */
 export function loadOptions(values: Values): LoadOptions {
   const device = textOption(values, 'device');
-  if (device !== undefined && !/^(auto|cpu|reference|cuda(:(all|\d{1,4}))?)$/.test(device)) {
+  if (device !== undefined && !deviceNames.test(device)) {
     throw new UsageError(`--device: expected auto, cpu, reference, cuda, cuda:<n> or cuda:all, got "${device}"`);
   }
   const precision = choiceOption<Precision>(values, 'precision', ['float32', 'bfloat16']);
