@@ -20,6 +20,8 @@ const isNumber = (value: unknown): boolean => typeof value === 'number';
 
 /** The types that arguments and their fields have, as messages call them. */
 const types = {
+  /** Looked at elsewhere; named where the whole object is missing. */
+  any: ['anything', () => true],
   string: ['a string', isString],
   path: ['the path of a file or folder as text', (value) => isString(value) && !(value as string).includes('\0')],
   number: ['a number', isNumber],

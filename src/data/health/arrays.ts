@@ -11,6 +11,7 @@ import {
   checkDiscretizeOptions,
   type DiscretizeOptions,
   EpisodeText,
+  misread,
   type ReadingSource,
 } from './discretize';
 import { borrowBytesSync } from './files';
@@ -333,15 +334,9 @@ export class ReadingList implements ReadingSource {
 
   read(row: number, write: (variable: number, value: number) => void): number {
     const reading = this.sorted[row];
-    if (!reading || typeof write !== 'function') throw this.misread(row, write);
+    if (!reading || typeof write !== 'function') throw misread(this, row, write);
     write(reading.variable, reading.value);
     return 0;
-  }
-
-  private misread(row: unknown, write: unknown): HPformerError {
-    checkType('ReadingList: write', write, 'function');
-    const most = this.sorted.length - 1;
-    return new HPformerError('ERR_HPFORMER_RANGE', `ReadingList: row: expected 0…${most}, got ${describe(row)}`);
   }
 }
 

@@ -82,7 +82,7 @@ function variablesJson(): HealthFeatures['variables'] {
  * `ERR_HPFORMER_CHECKPOINT` when the parts do not fit each other.
  */
 export function healthFeatures(content: HealthBundleContent): HealthFeatures {
-  checkFields('health bundle', content, { labels: 'array' });
+  checkFields('health bundle', content, { name: 'any', task: 'any', normalizer: 'any', labels: 'array' });
   const where = typeof content.name === 'string' ? content.name : 'health bundle';
   const task = findTask(healthTasks, content.task);
   const { step, fill, start, masks } = checkDiscretizeOptions(content.bins ?? {});
@@ -141,7 +141,7 @@ export function writeHealthBundle(model: Uint8Array, content: HealthBundleConten
  * no bundle or configuration.
  */
 export function readHealthPreprocessing(bundle: Bundle, config: HPformerConfig): HealthPreprocessing {
-  checkFields('health bundle', bundle, { name: 'string', features: 'object' });
+  checkFields('health bundle', bundle, { name: 'string', recipe: 'any', features: 'object', labels: 'any' });
   checkFields('config', config, { embedding: 'object', head: 'object' });
   const where = bundle.name;
   const features = bundle.features as Partial<HealthFeatures>;

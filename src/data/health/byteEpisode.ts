@@ -1,5 +1,6 @@
+import { checkInteger } from '../../model/options';
 import { decimalBytes } from './decimal';
-import type { ReadingSource } from './discretize';
+import { misread, type ReadingSource } from './discretize';
 import { healthVariables, variableByName, variableCount } from './schema';
 
 const comma = 0x2c;
@@ -58,10 +59,12 @@ class ByteEpisode implements ReadingSource {
   ) {}
 
   place(row: number): string {
+    checkInteger('row', row, 0, this.hours.length - 1);
     return `${this.file} line ${row + 2}`;
   }
 
   read(row: number, write: (variable: number, value: number) => void): number {
+    if (this.hours[row] === undefined || typeof write !== 'function') throw misread(this, row, write);
     const end = this.begins[row + 1]!;
     for (let i = this.begins[row]!; i < end; i++) write(this.variables[i]!, this.values[i]!);
     return 0;

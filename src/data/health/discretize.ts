@@ -1,5 +1,6 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
+import { checkType } from '../check';
 import { type BinGrid, fillForward, PlainBins, rowBins } from './forward';
 import { pythonFloat, pythonStrip } from './python';
 import {
@@ -57,6 +58,12 @@ export interface ReadingSource {
   read(row: number, write: (variable: number, value: number) => void): number;
   /** Name of a row in messages. */
   place(row: number): string;
+}
+
+/** What is wrong with a call of `read`: kept out of the loops that call it rightly. */
+export function misread({ hours }: ReadingSource, row: unknown, write: unknown): HPformerError {
+  checkType('read: write', write, 'function');
+  return new HPformerError('ERR_HPFORMER_RANGE', `read: row: expected 0…${hours.length - 1}, got ${describe(row)}`);
 }
 
 const eps = 1e-6;
@@ -294,7 +301,8 @@ export class EpisodeText implements ReadingSource {
   }
 
   read(row: number, write: (variable: number, value: number) => void): number {
-    const line = this.lines[row]!;
+    const line = this.lines[row];
+    if (line === undefined || typeof write !== 'function') throw misread(this, row, write);
     let skipped = 0;
     let column = 0;
     let at = line.indexOf(',');

@@ -58,6 +58,7 @@ export interface PreparedManifest {
 function checkPrepare(where: string, options: PrepareArraysOptions): void {
   checkFields(where, options, {
     task: 'object',
+    inputs: 'any',
     list: 'string?',
     bins: 'object?',
     lenient: 'boolean?',
@@ -172,8 +173,8 @@ function labelsOf(stay: ListedStay, task: HealthTask, compat: Compat): { labels:
  * @throws HPformerError as {@link fitNormalizer}.
  */
 export async function prepareArrays(options: PrepareArraysOptions): Promise<PreparedManifest> {
+  checkFields('prepareArrays', options, { task: 'object', inputs: 'any', out: 'string' });
   checkPrepare('prepareArrays', options);
-  checkType('prepareArrays: out', options.out, 'string');
   const { task, out, bins = {}, lenient = false, compat = 'corrected' } = options;
   const normalizer =
     options.normalizer === undefined || options.normalizer === 'fit'

@@ -106,7 +106,13 @@ function checkPairs(where: string, pairs: readonly (readonly [string, string])[]
 
 /** Checks what the report is made of. @throws HPformerError `ERR_HPFORMER_TYPE`. */
 function checkContent(where: string, content: ReportContent): void {
-  checkFields(where, content, { title: 'string', studies: 'array?' });
+  checkFields(where, content, {
+    title: 'string',
+    facts: 'array',
+    evaluations: 'array',
+    rows: 'array',
+    studies: 'array?',
+  });
   const { facts, evaluations, rows, studies = [], further = [] } = content;
   checkPairs(`${where}: facts`, facts);
   checkPairs(`${where}: further`, further);

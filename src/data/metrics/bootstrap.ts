@@ -1,6 +1,6 @@
 import { HPformerError } from '../../errors';
 import { describe } from '../../tensor/shape';
-import { checkFields, checkList, checkType, wrongType } from '../check';
+import { checkFields, checkType, isList, wrongType } from '../check';
 import { SeededRandom } from './random';
 
 /** A percentile interval of a statistic over bootstrap samples. */
@@ -46,7 +46,9 @@ export function bootstrapIntervals<K extends string>(
   statistic: (weights: Uint32Array) => Record<K, number>,
   options: BootstrapOptions = {},
 ): Record<K, Interval> {
-  if (typeof groups !== 'number') checkList('bootstrap', 'groups', groups);
+  if (typeof groups !== 'number' && !isList(groups)) {
+    throw wrongType('bootstrap: groups', 'a group for each row, or a number of rows', groups);
+  }
   checkType('bootstrap: statistic', statistic, 'function');
   checkFields('bootstrap: options', options, {});
   const { samples = 1000, level = 0.95, seed = 1 } = options;

@@ -151,3 +151,24 @@ export const wrongValues: unknown[] = [
   new Date(Number.NaN),
   () => null,
 ];
+
+/** Every place inside a value that plain objects and arrays lead to; of an array its first element. */
+export function* places(value: unknown, depth = 5): Generator<string[]> {
+  yield [];
+  if (depth === 0 || typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return;
+  const prototype = Object.getPrototypeOf(value);
+  // Instances of classes are whole things; an object of another realm is plain all the same.
+  const plain = Array.isArray(value) || prototype === null || Object.getPrototypeOf(prototype) === null;
+  if (!plain) return;
+  for (const key of Array.isArray(value) ? Object.keys(value).slice(0, 1) : Object.keys(value)) {
+    for (const rest of places((value as Any)[key], depth - 1)) yield [key, ...rest];
+  }
+}
+
+/** A copy of a value with something else in one place. */
+export function replaced(value: Any, [key, ...rest]: string[], by: unknown): unknown {
+  if (key === undefined) return by;
+  const copy = Array.isArray(value) ? [...value] : { ...value };
+  copy[key] = replaced(value[key], rest, by);
+  return copy;
+}

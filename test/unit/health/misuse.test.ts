@@ -31,12 +31,14 @@ import {
   NormalizerFitter,
   normalizer,
   one,
+  places,
   platt,
   prepare,
   ReadingList,
   RecordWriter,
   readings,
   ready,
+  replaced,
   report,
   results,
   rows,
@@ -117,6 +119,31 @@ const cases: Record<string, Case> = {
     ['a', 'a', text],
     [[], 'TYPE'],
     [['a', 'a', 7], 'INPUT'],
+  ),
+  'episodeFromBytes.read': call(
+    (...a) =>
+      (health as Any)
+        .episodeFromBytes('a', 'a', Buffer.from(text))
+        .open('error')
+        .read(...a),
+    [0, () => undefined],
+    [[7, () => undefined], 'RANGE'],
+    [[0], 'TYPE'],
+  ),
+  'episodeFromText.read': call(
+    (...a) => input.open('error').read(...a),
+    [0, () => undefined],
+    [[7, () => undefined], 'RANGE'],
+    [[0], 'TYPE'],
+  ),
+  'episodeFromBytes.place': call(
+    (...a) =>
+      (health as Any)
+        .episodeFromBytes('a', 'a', Buffer.from(text))
+        .open('error')
+        .place(...a),
+    [0],
+    [[7], 'RANGE'],
   ),
   healthFeatures: call(
     health.healthFeatures,
@@ -520,27 +547,6 @@ async function outcome(run: Case['run'], args: unknown[]): Promise<{ error?: unk
 
 function isOurs(error: unknown): boolean {
   return error instanceof HPformerError && Object.hasOwn(errorCodes, error.code) && error.message.length > 10;
-}
-
-/** Every place inside a value that plain objects and arrays lead to; of an array its first element. */
-function* places(value: unknown, depth = 5): Generator<string[]> {
-  yield [];
-  if (depth === 0 || typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return;
-  const plain =
-    Array.isArray(value) ||
-    ['{}', Object.prototype, null].includes(Object.getPrototypeOf(value)) ||
-    Object.getPrototypeOf(Object.getPrototypeOf(value)) === null;
-  if (!plain) return;
-  for (const key of Array.isArray(value) ? Object.keys(value).slice(0, 1) : Object.keys(value)) {
-    for (const rest of places((value as Any)[key], depth - 1)) yield [key, ...rest];
-  }
-}
-
-function replaced(value: Any, [key, ...rest]: string[], by: unknown): unknown {
-  if (key === undefined) return by;
-  const copy = Array.isArray(value) ? [...value] : { ...value };
-  copy[key] = replaced(value[key], rest, by);
-  return copy;
 }
 
 test('every export has a case, or is data', () => {
