@@ -67,6 +67,17 @@ describe('documents', () => {
     },
   );
 
+  test('every command of reliability.md is one that its script runs, with a figure that is no failure', () => {
+    const { figures } = require('../tools/reliability.cjs') as { figures: [string, RegExp, number][] };
+    const text = readFileSync(join(root, 'docs', 'reliability.md'), 'utf8');
+    const table = text.slice(text.indexOf('## A command for each subject'));
+    const rows = [...table.matchAll(/^\| .+? \| `([^`]+)` \| (.*) \|$/gm)].map((match) => match.slice(1, 3));
+    expect(rows.map(([command]) => command)).toEqual(figures.map(([command]) => command));
+    // The row of this very file is written when it has passed.
+    const others = rows.filter(([command]) => !command!.includes('test/house/docs'));
+    expect(others.filter(([, cell]) => cell === '' || /FAILED|by hand/.test(cell!))).toEqual([]);
+  });
+
   test('docs/README.md names every page, and every figure is in a page', () => {
     const read = (file: string) => readFileSync(join(root, file), 'utf8');
     const index = read('docs/README.md');
