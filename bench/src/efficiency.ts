@@ -182,6 +182,7 @@ ${table(
 
 Operations are those of the matrix products as each formula states them, two per multiply-add (HPformer's engine performs fewer: its
 rewrites are exact). The exponent is the slope of ln(time) over ln(L) across the lengths above: 1 is linear, 2 quadratic.
+Each length is measured for itself: a host whose speed changes in between bends exponents and milliseconds, not the ratios of a length.
 
 ${table(
   [
