@@ -7,6 +7,7 @@ import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { availableCores } from '../../cores';
 import { HPformerError } from '../../errors';
+import { reasonOf, throwIfAborted } from '../../model/abort';
 import { checkInteger, checkSignal } from '../../model/options';
 import { type EpisodeInput, episodeInPassing } from './arrays';
 import { Stage, type StageOptions, type StageResult } from './stages';
@@ -125,7 +126,7 @@ export async function* runStage<Job extends CrewJob>(
   const workers = threadCount(options.workers, script);
   const hands: Hand[] = [];
   const stop = (): void => {
-    for (const hand of hands) hand.fail(signal!.reason);
+    for (const hand of hands) hand.fail(reasonOf(signal!));
   };
   signal?.addEventListener('abort', stop);
   // Results in the order of the jobs: of a chunk in work, or at hand.
@@ -153,7 +154,7 @@ export async function* runStage<Job extends CrewJob>(
   };
   try {
     for await (const job of had()) {
-      signal?.throwIfAborted();
+      throwIfAborted(signal);
       if (workers === 0 || done < alone) {
         // The event loop gets its turn now and then: files are read synchronously, which is far cheaper than a promise each.
         if (++done % 32 === 0) await new Promise<void>((resolve) => setImmediate(resolve));
@@ -172,7 +173,7 @@ export async function* runStage<Job extends CrewJob>(
       }
       while (queue.length >= ahead * workers) yield* queue.shift()!();
     }
-    signal?.throwIfAborted();
+    throwIfAborted(signal);
     send();
     for (const results of queue) yield* results();
     if (failure) throw failure.error;
