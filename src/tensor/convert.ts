@@ -125,7 +125,7 @@ export function toInt32(
       return Int32Array.from(data as Uint8Array);
     case 'int64': {
       const wide = data as BigInt64Array;
-      // By halves: a BigInt for each element takes a hundred times as long.
+      // By halves: reading an element as a BigInt would make an object for each.
       const halves = new Int32Array(wide.buffer, wide.byteOffset, 2 * wide.length);
       const out = new Int32Array(wide.length);
       for (let i = 0; i < out.length; i++) {
