@@ -21,9 +21,8 @@ import {
   rotating,
 } from '../../src/cli/benchTiming';
 import { main } from '../../src/cli/main';
+import { seed } from '../seed';
 import { root } from '../skips';
-
-const seed = process.env.SEED ? Number(process.env.SEED) : Date.now() % 0x7fffffff;
 
 const row = (name: string, ms: number, spread = 0.01): BenchRow => ({
   name,

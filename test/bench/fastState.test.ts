@@ -2,8 +2,7 @@
 import fc from 'fast-check';
 import { besideRepetition, inFastState } from '../../bench/src/fastState';
 import { fastSummary } from '../../bench/src/measure';
-
-const seed = process.env.SEED ? Number(process.env.SEED) : Date.now() % 0x7fffffff;
+import { seed } from '../seed';
 
 test('two states: those above the gap', () => {
   expect(inFastState([1.9, 0.6, 1.85, 0.61, 1.95])).toEqual([true, false, true, false, true]);

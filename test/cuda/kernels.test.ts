@@ -4,13 +4,13 @@ import { initialWeights } from '../../src/checkpoint/init';
 import { serializeCheckpoint } from '../../src/checkpoint/save';
 import { timeOnDevice } from '../../src/model/kernels';
 import { excess } from '../golden/fixture';
+import { seed } from '../seed';
 import { describeUnless, withoutCudaLibrary } from '../skips';
 import { useCudaLibrary } from './driver';
 
 type Name = keyof typeof kernels;
 type Pair = readonly [Tensor, Tensor];
 
-const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 let state = seed || 1;
 const random = () => {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0;

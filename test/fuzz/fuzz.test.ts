@@ -5,8 +5,9 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { seed } from '../seed';
 import { fileOf, kept } from './corpus';
-import { search, seed, timed } from './search';
+import { search, timed } from './search';
 import { guarded, targets } from './targets';
 
 const findings = join(__dirname, 'findings');

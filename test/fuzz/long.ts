@@ -1,10 +1,10 @@
 /** Seeded mutation for a given time, without coverage as a guide: node build-fuzz/test/fuzz/long.js <seconds> [target ...] */
 import { writeFileSync } from 'node:fs';
+import { seed } from '../seed';
 import { caseOf } from './mutate';
 import { guarded, targets } from './targets';
 
 const [seconds = '60', ...names] = process.argv.slice(2);
-const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
 const chosen = targets.filter(({ name }) => names.length === 0 || names.includes(name));
 /** Processor time that no file may take, in ms. */
 const patience = 1000;

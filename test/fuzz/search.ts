@@ -2,10 +2,10 @@
  * A seeded search in jest: so many cases, or so many seconds. SEED=<n> repeats it; FUZZ_SECONDS=<n> and FUZZ_CASES=<n> say how long.
  * Case i of a seed is always the same file: FUZZ_CASE=<i> with its SEED tries that one alone.
  */
+
+import { seed } from '../seed';
 import { caseOf } from './mutate';
 import { type FuzzTarget, guarded, targets } from './targets';
-
-export const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
 
 /** Readers that a model or its data comes through: searched by the clock in every run of the tests, a minute each. */
 export const timed = ['safetensors', 'torch', 'config', 'csv', 'onnx', 'bundle'];

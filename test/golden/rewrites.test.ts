@@ -3,10 +3,10 @@ import fc from 'fast-check';
 import { HPformer, type HPformerConfig, Tensor } from '../../src';
 import { legalOutputs } from '../../src/model/outputs';
 import { type Feeds, rewriteNames } from '../../src/model/types';
+import { seed } from '../seed';
 import { excess, rmsError } from './fixture';
 import { type Draw, draws, feedsOf, randomConfig, sequenceOf } from './random';
 
-const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const runs = Number(process.env.RUNS ?? 40);
 
 /**

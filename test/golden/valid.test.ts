@@ -5,9 +5,9 @@
 import fc from 'fast-check';
 import { HPformer, type HPformerConfig, presets, Tensor } from '../../src';
 import type { Feeds } from '../../src/model/types';
+import { seed } from '../seed';
 import { type Draw, draws, feedsOf, randomConfig, sequenceOf } from './random';
 
-const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const runs = Number(process.env.RUNS ?? 25);
 
 const withOver = (config: HPformerConfig, over: 'padded' | 'valid', steps = config.segments.steps): HPformerConfig => ({

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { HPformer, Tensor } from '../../src';
+import { seed } from '../seed';
 import { batchOf, big, bits, create } from './models';
 
-const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const times = Number(process.env.ABORTS ?? 300);
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 

@@ -1,9 +1,9 @@
 /** The same input gives the same bits: again, on any number of threads, at any place of any batch, among any neighbours. */
 import fc from 'fast-check';
 import { type Feeds, HPformer, type HPformerConfig, presets, Tensor } from '../../src';
+import { seed } from '../seed';
 import { bits } from '../session/models';
 
-const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const repeats = Number(process.env.REPEATS ?? 100);
 
 /** One sequence of a model by its own number: `steps` values that depend on nothing else. */

@@ -3,10 +3,10 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { HPformerError, Tensor } from '../../src';
+import { seed } from '../seed';
 import { batchOf, bits, create } from '../session/models';
 import { root } from '../skips';
 
-const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const times = Number(process.env.TIMES ?? 100);
 
 test('8 workers at once: every answer has the bits of a run alone', () => {

@@ -8,8 +8,9 @@ import { serializeCheckpoint } from '../../../src/checkpoint/save';
 import { readTorch } from '../../../src/checkpoint/torch/read';
 import { readStoredZip } from '../../../src/checkpoint/torch/zip';
 import { presets } from '../../../src/config/presets';
+import { seed } from '../../seed';
 import { dict, floats, safetensors, tensor, torchZip, zip } from './build';
-import { errorOf, seed } from './support';
+import { errorOf } from './support';
 
 const bytes = (text: string) => new Uint8Array(Buffer.from(text));
 const plain = (value: Json): unknown =>

@@ -18,8 +18,9 @@ import type { StoredTensor } from '../../../src/checkpoint/tensors';
 import { presets } from '../../../src/config/presets';
 import { validateConfig } from '../../../src/config/validate';
 import { HPformerError } from '../../../src/errors';
+import { seed } from '../../seed';
 import { floats } from './build';
-import { bytesOf, cases, configOf, errorOf, fixture, folder, rejectionOf, seed, valuesOf } from './support';
+import { bytesOf, cases, configOf, errorOf, fixture, folder, rejectionOf, valuesOf } from './support';
 
 /** A state dict as a safetensors file. */
 const asFile = (state: ReadonlyMap<string, StoredTensor>, metadata: Record<string, string> = {}) =>

@@ -3,8 +3,9 @@ import { readSafetensors, type WrittenTensor, writeSafetensors } from '../../../
 import { type ElementType, elementBytes, widen } from '../../../src/checkpoint/tensors';
 import { HPformerError } from '../../../src/errors';
 import { fromBfloat16, fromFloat16 } from '../../../src/tensor/half';
+import { seed } from '../../seed';
 import { floats, safetensors } from './build';
-import { bytesOf, cases, errorOf, seed } from './support';
+import { bytesOf, cases, errorOf } from './support';
 
 const one = { dtype: 'F32', shape: [2], data_offsets: [0, 8] };
 const file = (over: object, data = floats(1, 2)) => safetensors({ a: { ...one, ...over } }, data);

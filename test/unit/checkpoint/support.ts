@@ -7,9 +7,6 @@ import { HPformerError } from '../../../src/errors';
 
 export const folder = join(__dirname, '..', '..', 'fixtures', 'reference');
 
-/** Seed of the property tests of a file; SEED=… runs one again. */
-export const seed = process.env.SEED ? Number(process.env.SEED) : Date.now() % 0x7fffffff;
-
 export const bytesOf = (file: string): Uint8Array => new Uint8Array(readFileSync(join(folder, file)));
 
 /** Cases of the published code's fixtures, by stem. */

@@ -5,8 +5,9 @@ import { readTorch, torchFormOf } from '../../../src/checkpoint/torch/read';
 import { unpickle } from '../../../src/checkpoint/torch/unpickle';
 import { readStoredZip } from '../../../src/checkpoint/torch/zip';
 import { HPformerError } from '../../../src/errors';
+import { seed } from '../../seed';
 import { dict, floats, type MemberOptions, op, pickle, tensor, torchLegacy, torchZip, zip } from './build';
-import { bytesOf, errorOf, fixture, seed, valuesOf } from './support';
+import { bytesOf, errorOf, fixture, valuesOf } from './support';
 
 const forms: [file: string, fixtureName: string][] = [
   ['ckpt_health_ihmp.zip.pt', 'ckpt_health_ihmp'],

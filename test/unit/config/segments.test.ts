@@ -5,7 +5,8 @@ import type { DeepPartial } from '../../../src/config/merge';
 import { presets } from '../../../src/config/presets';
 import { segmentsOf } from '../../../src/config/segments';
 import type { HPformerConfig } from '../../../src/config/types';
-import { errorOf, folder, seed } from '../checkpoint/support';
+import { seed } from '../../seed';
+import { errorOf, folder } from '../checkpoint/support';
 
 type Rule = DeepPartial<HPformerConfig['segments']>;
 const config = (segments: Rule) => presets.listops({ segments: segments as HPformerConfig['segments'] });

@@ -3,7 +3,8 @@ import { mergeConfigs } from '../../../src/config/merge';
 import { type PresetName, presets } from '../../../src/config/presets';
 import { validateConfig } from '../../../src/config/validate';
 import { HPformerError } from '../../../src/errors';
-import { errorOf, seed } from '../checkpoint/support';
+import { seed } from '../../seed';
+import { errorOf } from '../checkpoint/support';
 
 const health = {
   embedding: { kind: 'features', size: 3 },

@@ -10,8 +10,8 @@ import {
   type ReadingSource,
 } from '../../../src/data/health/discretize';
 import { episodeHeader } from '../../../src/data/health/schema';
+import { seed } from '../../seed';
 
-const seed = process.env.SEED ? Number(process.env.SEED) : Date.now() % 0x7fffffff;
 const read = (text: string) => {
   const bytes = Buffer.from(`x${text},`);
   return decimalBytes(bytes, 1, bytes.length - 1);

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { Calibration, reliability } from '../../../src/data/health/calibration';
 import { SeededRandom } from '../../../src/data/metrics';
+import { seed } from '../../seed';
 
 /** Rows whose true probability is `truth(raw)`. */
 function rows(n: number, truth: (raw: number) => number): { labels: number[]; raw: number[] } {
@@ -66,7 +67,7 @@ describe('Calibration', () => {
           if (method === 'isotonic') expect(brier(fitted.apply(raw))).toBeLessThanOrEqual(brier(raw) + 1e-12);
         },
       ),
-      { seed: Number(process.env.SEED ?? 20261122) },
+      { seed },
     );
   });
 

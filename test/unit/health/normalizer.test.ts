@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { discretize } from '../../../src/data/health/discretize';
 import { Normalizer } from '../../../src/data/health/normalizer';
+import { seed } from '../../seed';
 import { fixtureJson, fixtureNpy, fixtureText } from './fixtures';
 
 const ids = ['10001', '10002', '10003', '10004', '10005', '10006'];
@@ -86,7 +87,7 @@ describe('Normalizer', () => {
           }
         },
       ),
-      { seed: Number(process.env.SEED ?? 20261122) },
+      { seed },
     );
   });
 

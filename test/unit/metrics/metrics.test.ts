@@ -10,8 +10,8 @@ import {
   SeededRandom,
 } from '../../../src/data/metrics';
 import { HPformerError } from '../../../src/errors';
+import { seed } from '../../seed';
 
-const seed = process.env.SEED ? Number(process.env.SEED) : Date.now() % 0x7fffffff;
 const property = { seed, verbose: 1 as const };
 
 interface Golden {

@@ -5,6 +5,7 @@ import { loadCheckpoint } from '../../../src/checkpoint/load';
 import { serializeCheckpoint } from '../../../src/checkpoint/save';
 import { validateConfig } from '../../../src/config/validate';
 import { excess } from '../../golden/fixture';
+import { seed } from '../../seed';
 
 const config = validateConfig(
   presets.listops({
@@ -226,7 +227,6 @@ describe('what is refused', () => {
 });
 
 describe('float32 (the kernels of the CPU backend) against float64 (the reference)', () => {
-  const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
   let state = seed || 1;
   const random = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;

@@ -2,9 +2,9 @@ import fc from 'fast-check';
 import { type HPformerConfig, presets } from '../../../src';
 import { buildPlan, type PlanContext } from '../../../src/model/plan';
 import { type RewriteName, rewriteNames } from '../../../src/model/types';
+import { seed } from '../../seed';
 import { health, image, retrieval, text, valid } from './configs';
 
-const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const all = 2 ** rewriteNames.length - 1;
 const tile = { tokens: 24, sequences: 48 };
 const cpu: PlanContext = { device: 'cpu', precision: 'float32', isa: 'avx2', tile, rewrites: all, threads: 0 };

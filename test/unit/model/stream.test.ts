@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { HPformerError } from '../../../src';
 import { mapInOrder } from '../../../src/model/stream';
+import { seed } from '../../seed';
 
-const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 const tick = () => new Promise<void>((resolve) => setImmediate(resolve));
 

@@ -11,8 +11,8 @@ import { loadAddon } from '../../../src/native/load';
 import { requestSlots } from '../../../src/native/request';
 import { nativeSpec } from '../../../src/native/spec';
 import { statusAborted, statusError } from '../../../src/native/status';
+import { seed } from '../../seed';
 
-const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const [shape, type, range, input, configCode, checkpoint, disposed] = [1, 2, 3, 4, 5, 6, 11];
 
 const addon = loadAddon();

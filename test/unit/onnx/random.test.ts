@@ -4,9 +4,9 @@ import { HPformer, Tensor } from '../../../src';
 import { initialWeights } from '../../../src/checkpoint/init';
 import { exportOnnx, type OnnxOptions, onnxVariants } from '../../../src/checkpoint/onnx';
 import { draws, feedsOf, randomConfig, sequenceOf } from '../../golden/random';
+import { seed } from '../../seed';
 import { decode, run, type Value } from './interpreter';
 
-const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const runs = Number(process.env.MODELS ?? 60);
 
 const plain = (tensor: unknown): Value => {
