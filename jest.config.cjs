@@ -9,6 +9,6 @@ module.exports = {
   testSequencer: '<rootDir>/test/sequencer.cjs',
   reporters: [['default', { summaryThreshold: 40 }], '<rootDir>/test/reporter.cjs'],
   collectCoverageFrom: ['src/**/*.ts'],
-  testTimeout: 60000,
+  testTimeout: 180000,
   maxWorkers: 2,
 };
