@@ -50,6 +50,16 @@ describe('JSON', () => {
     expect(errorOf(() => parseJson(objects(65), 'x')).message).toContain('at most 64 levels');
   });
 
+  test('262,144 values and 131,072 objects and lists are read, one more is not', () => {
+    const list = (count: number, item: string) => bytes(`[${Array(count).fill(item).join(',')}]`);
+    expect(parseJson(list(2 ** 18 - 1, '0'), 'x')).toHaveLength(2 ** 18 - 1);
+    expect(errorOf(() => parseJson(list(2 ** 18, '0'), 'x')).message).toContain('at most 262144 values');
+    for (const item of ['{}', '[]']) {
+      expect(parseJson(list(2 ** 17 - 1, item), 'x')).toHaveLength(2 ** 17 - 1);
+      expect(errorOf(() => parseJson(list(2 ** 17, item), 'x')).message).toContain('at most 131072 objects and lists');
+    }
+  });
+
   test.each<[string, string, string]>([
     ['"abc', 'a closed string at character 0', 'got "\\"abc"'],
     ['"', 'a closed string at character 0', 'got "\\""'],

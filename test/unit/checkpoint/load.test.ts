@@ -16,6 +16,7 @@ import { type WrittenTensor, writeSafetensors } from '../../../src/checkpoint/sa
 import { saveCheckpoint, serializeCheckpoint } from '../../../src/checkpoint/save';
 import type { StoredTensor } from '../../../src/checkpoint/tensors';
 import { presets } from '../../../src/config/presets';
+import type { HPformerConfig } from '../../../src/config/types';
 import { validateConfig } from '../../../src/config/validate';
 import { HPformerError } from '../../../src/errors';
 import { seed } from '../../seed';
@@ -135,6 +136,45 @@ describe('inference', () => {
     expect(message).toMatch(/cannot tell positions \(kind sinusoidal/);
   });
 
+  /** Canonical names without metadata: what the file alone does not tell has to be asked for. */
+  const bare = (config: HPformerConfig): Uint8Array =>
+    writeSafetensors(
+      new Map(
+        [...initialWeights(config, 1)].map(([name, { dims, data }]): [string, WrittenTensor] => [
+          name,
+          { type: 'F32', dims, bytes: new Uint8Array(data.buffer) },
+        ]),
+      ),
+    );
+
+  test('a norm of one number is a scale norm, unless there is one channel only', () => {
+    const norm = (hidden: number, name: 'rmsnorm' | 'scalenorm') => {
+      const config = presets.listops({ hidden, heads: 1, layers: 2, norm: name, positions: { kind: 'none' } });
+      const { norm: _, ...known } = config;
+      return parseCheckpoint(bare(config), known).config.norm;
+    };
+    expect([norm(4, 'scalenorm'), norm(4, 'rmsnorm'), norm(1, 'rmsnorm')]).toEqual(['scalenorm', 'rmsnorm', 'rmsnorm']);
+  });
+
+  test.each<[stored: number, known: object, layers: number | undefined, tied: boolean]>([
+    [1, {}, undefined, false],
+    [1, { tiedLayers: false }, 1, false],
+    [1, { layers: 1 }, 1, false],
+    [1, { layers: 2 }, 2, true],
+    [1, { layers: 3 }, 3, true],
+    [1, { tiedLayers: true }, undefined, true],
+    [1, { tiedLayers: true, layers: 3 }, 3, true],
+    [2, {}, 2, false],
+    [2, { tiedLayers: false }, 2, false],
+    [3, { layers: 3 }, 3, false],
+  ])('%d stored layers beside %j', (stored, said, layers, tied) => {
+    const config = presets.listops({ hidden: 8, heads: 2, layers: stored });
+    const { layers: _, tiedLayers: __, ...known } = config;
+    const parse = () => parseCheckpoint(bare(config), { ...known, ...said }).config;
+    if (layers === undefined) expect(errorOf(parse).message).toMatch(/cannot tell layers/);
+    else expect(parse()).toMatchObject({ layers, tiedLayers: tied });
+  });
+
   test("fairseq's arguments tell some of it", () => {
     const { message } = errorOf(() => parseCheckpoint(bytesOf('ckpt_lra_text.fairseq_fp16.pt')));
     expect(message).toMatch(/tell heads .*, activation .*, segments\.pooling/);
@@ -246,6 +286,27 @@ describe('refusals', () => {
     expect(message).toBe('x.pt: missing tensors tdhp.fusion.bias, head.layers.0.bias');
   });
 
+  test.each(['linear.bias', 'core_model.embed_func.weight', 'core_model.core.0.norm1.weight'])(
+    '%s alone is missing',
+    (name) => {
+      const health = fixture('health_ihmp_small');
+      expect(health.state.delete(name)).toBe(true);
+      expect(errorOf(() => parseCheckpoint(asFile(health.state), configOf(health.metadata)))).toMatchObject({
+        code: 'ERR_HPFORMER_CHECKPOINT',
+        message: expect.stringMatching(/: missing tensors [\w.]+$/),
+      });
+    },
+  );
+
+  test('one tensor that the configuration does not take', () => {
+    const health = fixture('health_ihmp_small');
+    const from = configOf(health.metadata);
+    const { message } = errorOf(() =>
+      parseCheckpoint(asFile(health.state), { ...from, head: { ...from.head, bias: false } }),
+    );
+    expect(message).toMatch(/: tensors that the configuration does not take: linear\.bias$/);
+  });
+
   test('tensors that the configuration does not take are listed', () => {
     const { message } = changed(() => undefined, { ...config, layers: 2 });
     expect(message).toMatch(/tensors that the configuration does not take: .*layers\.2\.fc1\.bias/);
@@ -283,6 +344,8 @@ describe('refusals', () => {
     expect(changed((copy) => copy.set(name, { type: 'F32', dims: [32], bytes })).message).toMatch(
       /running_var: expected variances of at least 0, got -1 at element 0/,
     );
+    const zeros = { type: 'F32' as const, dims: [32], bytes: floats(...new Float32Array(32)) };
+    expect(parseCheckpoint(asFile(new Map(state).set(name, zeros)), config).weights.size).toBeGreaterThan(0);
     const copy = new Map(state).set('encoder.encoder.embed_positions._float_tensor', {
       type: 'F32',
       dims: [1],
