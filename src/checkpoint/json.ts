@@ -4,20 +4,20 @@ import { HPformerError } from '../errors';
 export type Json = null | boolean | number | string | Json[] | Map<string, Json>;
 
 const depthLimit = 64;
-/** A tensor is 8 values. Without a limit a value takes a hundred times the memory of its two characters in the file. */
-const valueLimit = 2 ** 18;
-/** Objects and lists among them: 3 in a tensor. */
-const objectLimit = 2 ** 17;
-const blank = /[ \t\n\r]*/y;
+/** Members of the outermost object. A tensor is one; the most layers that a configuration takes have 45,056. */
+const memberLimit = 3 * 2 ** 14;
+/** Values in one member. A tensor has 8; without a limit a value takes a hundred times the memory of its two characters in the file. */
+const valueLimit = 2 ** 16;
 const scalar = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null/y;
 
 /**
  * Strict JSON that refuses what JSON.parse lets pass: duplicate keys, malformed UTF-8, a byte-order mark, deep nesting, more than
- * 262,144 values or 131,072 objects and lists among them.
+ * 49,152 members of the outermost object, more than 65,536 values in one of them.
  *
+ * @param use takes the members of the outermost object one by one; they are not kept then (null stands for them in the result).
  * @throws HPformerError `ERR_HPFORMER_FILE` with the position.
  */
-export function parseJson(bytes: Uint8Array, where: string): Json {
+export function parseJson(bytes: Uint8Array, where: string, use?: (key: string, value: Json) => void): Json {
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
@@ -26,7 +26,6 @@ export function parseJson(bytes: Uint8Array, where: string): Json {
   }
   let at = 0;
   let values = 0;
-  let objects = 0;
   const fail = (expected: string): never => {
     const got = at < text.length ? JSON.stringify(text.slice(at, at + 12)) : 'the end';
     throw new HPformerError(
@@ -35,9 +34,8 @@ export function parseJson(bytes: Uint8Array, where: string): Json {
     );
   };
   const skip = () => {
-    blank.lastIndex = at;
-    blank.exec(text);
-    at = blank.lastIndex;
+    for (let code = text.charCodeAt(at); code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09; )
+      code = text.charCodeAt(++at);
   };
   const take = (token: string): boolean => {
     skip();
@@ -67,10 +65,10 @@ export function parseJson(bytes: Uint8Array, where: string): Json {
     skip();
     if (text[at] === '"') return readString();
     scalar.lastIndex = at;
-    const found = scalar.exec(text);
-    if (!found) return fail('a JSON value');
+    if (!scalar.test(text)) return fail('a JSON value');
+    const start = at;
     at = scalar.lastIndex;
-    return JSON.parse(found[0]);
+    return JSON.parse(text.slice(start, at));
   };
   const readObject = (depth: number): Map<string, Json> => {
     const result = new Map<string, Json>();
@@ -85,7 +83,15 @@ export function parseJson(bytes: Uint8Array, where: string): Json {
         fail('distinct keys');
       }
       if (!take(':')) fail('":"');
-      result.set(key, readValue(depth));
+      if (depth > 1) {
+        result.set(key, readValue(depth));
+        continue;
+      }
+      if (result.size === memberLimit) fail(`at most ${memberLimit} members`);
+      values = 0;
+      const value = readValue(depth);
+      use?.(key, value);
+      result.set(key, use ? null : value);
     } while (take(','));
     if (!take('}')) fail('"," or "}"');
     return result;
@@ -101,9 +107,6 @@ export function parseJson(bytes: Uint8Array, where: string): Json {
   const readValue = (depth: number): Json => {
     if (depth > depthLimit) fail(`at most ${depthLimit} levels`);
     if (++values > valueLimit) fail(`at most ${valueLimit} values`);
-    skip();
-    const opens = text[at] === '{' || text[at] === '[';
-    if (opens && ++objects > objectLimit) fail(`at most ${objectLimit} objects and lists`);
     if (take('{')) return readObject(depth + 1);
     if (take('[')) return readArray(depth + 1);
     return readScalar();

@@ -1,6 +1,6 @@
 import { HPformerError } from '../errors';
 import { describe, elementCount } from '../tensor/shape';
-import { parseJson } from './json';
+import { type Json, parseJson } from './json';
 import { type ElementType, elementBytes, type StateDict, type StoredTensor } from './tensors';
 
 /** The format's own cap on the JSON header. */
@@ -10,7 +10,7 @@ function fail(where: string, message: string): never {
   throw new HPformerError('ERR_HPFORMER_FILE', `${where}: ${message}`);
 }
 
-/** Names, types, shapes and places of the tensors, all checked; nothing is allocated by a size that the file claims. */
+/** Name, type, shape and place of a tensor, all checked; nothing is allocated by a size that the file claims. */
 interface Entry {
   name: string;
   type: ElementType;
@@ -19,33 +19,43 @@ interface Entry {
   end: number;
 }
 
-function readEntry(where: string, name: string, value: unknown): Entry {
-  const at = `${where}: tensor ${describe(name)}`;
-  if (!(value instanceof Map)) fail(at, `expected an object, got ${describe(value)}`);
+const isSize = (item: unknown) => Number.isSafeInteger(item) && (item as number) >= 0 && !Object.is(item, -0);
+
+function readEntry(where: string, name: string, value: Json): Entry {
+  const wrong = (message: string): never => fail(`${where}: tensor ${describe(name)}`, message);
+  if (!(value instanceof Map)) return wrong(`expected an object, got ${describe(value)}`);
   for (const key of value.keys()) {
-    if (key !== 'dtype' && key !== 'shape' && key !== 'data_offsets') fail(at, `unknown key ${describe(key)}`);
+    if (key !== 'dtype' && key !== 'shape' && key !== 'data_offsets') wrong(`unknown key ${describe(key)}`);
   }
   const type = value.get('dtype');
   if (typeof type !== 'string' || !Object.hasOwn(elementBytes, type)) {
-    fail(at, `expected dtype ${Object.keys(elementBytes).join(', ')}, got ${describe(type)}`);
+    wrong(`expected dtype ${Object.keys(elementBytes).join(', ')}, got ${describe(type)}`);
   }
-  const isSize = (item: unknown) => Number.isSafeInteger(item) && (item as number) >= 0 && !Object.is(item, -0);
   const dims = value.get('shape');
   if (!Array.isArray(dims) || dims.length > 32 || !dims.every(isSize))
-    fail(at, `expected a shape of non-negative integers, got ${describe(dims)}`);
+    return wrong(`expected a shape of non-negative integers, got ${describe(dims)}`);
   const offsets = value.get('data_offsets');
-  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize) || offsets[0] > offsets[1]) {
-    fail(at, `expected data_offsets [begin, end], got ${describe(offsets)}`);
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize) || offsets[0]! > offsets[1]!) {
+    return wrong(`expected data_offsets [begin, end], got ${describe(offsets)}`);
   }
-  const [begin, end] = offsets as [number, number];
-  let bytes: number;
-  try {
-    bytes = elementCount(at, dims) * elementBytes[type as ElementType];
-  } catch (cause) {
-    fail(at, (cause as Error).message);
+  // A copy has no room to spare; the list that grew while it was read has room for 17.
+  const entry = { name, type: type as ElementType, dims: dims.slice() as number[], begin: 0, end: 0 };
+  [entry.begin, entry.end] = offsets as [number, number];
+  const count = entry.dims.reduce((a, b) => a * b, 1);
+  if (!Number.isSafeInteger(count)) wrong(`the product of dims [${dims.join(', ')}] is too large`);
+  const bytes = count * elementBytes[entry.type];
+  if (bytes !== entry.end - entry.begin)
+    wrong(`${type} [${dims.join(', ')}] needs ${bytes} bytes, got ${entry.end - entry.begin}`);
+  return entry;
+}
+
+function readMetadata(where: string, value: Json, metadata: Record<string, string>): void {
+  if (!(value instanceof Map)) fail(where, `expected __metadata__ to be an object, got ${describe(value)}`);
+  for (const [key, text] of value as Map<string, Json>) {
+    if (typeof text !== 'string')
+      fail(where, `expected metadata ${describe(key)} to be a string, got ${describe(text)}`);
+    Object.defineProperty(metadata, key, { value: text, enumerable: true, writable: true, configurable: true });
   }
-  if (bytes !== end - begin) fail(at, `${type} [${dims.join(', ')}] needs ${bytes} bytes, got ${end - begin}`);
-  return { name, type: type as ElementType, dims, begin, end };
 }
 
 /** The tensors must cover the buffer: no overlap, no gap, nothing before or after. */
@@ -73,23 +83,13 @@ export function readSafetensors(bytes: Uint8Array, where = 'safetensors'): State
   const length = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32;
   if (length > headerLimit) fail(where, `expected a header of at most ${headerLimit} bytes, got ${length}`);
   if (length > bytes.length - 8) fail(where, `the header claims ${length} bytes, got ${bytes.length - 8}`);
-  const header = parseJson(bytes.subarray(8, 8 + length), where);
-  if (!(header instanceof Map)) fail(where, `expected a JSON object as header, got ${describe(header)}`);
-
   const metadata: Record<string, string> = {};
   const entries: Entry[] = [];
-  for (const [name, value] of header) {
-    if (name !== '__metadata__') {
-      entries.push(readEntry(where, name, value));
-      continue;
-    }
-    if (!(value instanceof Map)) fail(where, `expected __metadata__ to be an object, got ${describe(value)}`);
-    for (const [key, text] of value) {
-      if (typeof text !== 'string')
-        fail(where, `expected metadata ${describe(key)} to be a string, got ${describe(text)}`);
-      Object.defineProperty(metadata, key, { value: text, enumerable: true, writable: true, configurable: true });
-    }
-  }
+  const header = parseJson(bytes.subarray(8, 8 + length), where, (name, value) => {
+    if (name === '__metadata__') readMetadata(where, value, metadata);
+    else entries.push(readEntry(where, name, value));
+  });
+  if (!(header instanceof Map)) fail(where, `expected a JSON object as header, got ${describe(header)}`);
   checkCover(where, entries, bytes.length - 8 - length);
   const tensors = new Map<string, StoredTensor>();
   for (const { name, type, dims, begin, end } of entries) {

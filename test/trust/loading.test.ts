@@ -69,17 +69,17 @@ const numbers = (letter: string, end: string) => {
 };
 const hostile: Record<string, [make: () => Uint8Array, code: string]> = {
   'a header of small objects': [() => safetensors(`{"a":[${fill('{},')}{}]}`), FILE],
-  'as many small objects as a header may have': [() => safetensors(`{"a":[${'{},'.repeat(2 ** 17 - 4)}{}]}`), FILE],
+  'as many small objects as a header may have': [() => safetensors(`{"a":[${'{},'.repeat(2 ** 16 - 2)}{}]}`), FILE],
   'a shape of millions of ones': [
     () => safetensors(`{"a":{"dtype":"F32","shape":[${fill('1,')}1],"data_offsets":[0,4]}}`, new Uint8Array(4)),
     FILE,
   ],
   'as many keys of metadata as a header may have': [
-    () => safetensors(`{"__metadata__":{${numbered(2 ** 18 - 4, (i) => `"${i}":""`)}}}`),
+    () => safetensors(`{"__metadata__":{${numbered(2 ** 16 - 1, (i) => `"${i}":""`)}}}`),
     CHECKPOINT,
   ],
   'as many tensors as a header may have': [
-    () => safetensors(`{${numbered(2 ** 15 - 8, (i) => `"${i}":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}`)}}`),
+    () => safetensors(`{${numbered(3 * 2 ** 14, (i) => `"${i}":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}`)}}`),
     CHECKPOINT,
   ],
   'a text of escapes': [() => safetensors(`{"__metadata__":{"a":"${fill('\\u0041')}"}}`), CHECKPOINT],

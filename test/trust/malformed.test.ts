@@ -149,8 +149,11 @@ for (const [name, bytes] of Object.entries({
   'a name twice, once in escapes': raw(`${text.slice(0, -1)},${text.slice(1).replace('w', '\\u0077')}`),
   'a field twice': raw(text.replace('"shape"', '"dtype":"F32","shape"')),
   'nesting of 1000 levels': raw(`${'{"a":'.repeat(1000)}1${'}'.repeat(1000)}`),
-  'more than 262,144 values': raw(`{"w":[${'0,'.repeat(2 ** 18)}0]}`),
-  'more than 131,072 objects': raw(`{"w":[${'{},'.repeat(2 ** 17)}{}]}`),
+  'more than 65,536 values': raw(`{"w":[${'0,'.repeat(2 ** 16)}0]}`),
+  'more than 65,536 objects': raw(`{"w":[${'{},'.repeat(2 ** 16)}{}]}`),
+  'more than 49,152 tensors': raw(
+    `{${Array.from({ length: 3 * 2 ** 14 + 1 }, (_, i) => `"${i}":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}`)}}`,
+  ),
   'metadata of a number': raw('{"__metadata__":1}', 0),
   'metadata with a number': raw('{"__metadata__":{"a":1}}', 0),
   'a tensor of null': raw('{"w":null}', 0),

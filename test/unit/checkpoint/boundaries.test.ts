@@ -50,14 +50,40 @@ describe('JSON', () => {
     expect(errorOf(() => parseJson(objects(65), 'x')).message).toContain('at most 64 levels');
   });
 
-  test('262,144 values and 131,072 objects and lists are read, one more is not', () => {
-    const list = (count: number, item: string) => bytes(`[${Array(count).fill(item).join(',')}]`);
-    expect(parseJson(list(2 ** 18 - 1, '0'), 'x')).toHaveLength(2 ** 18 - 1);
-    expect(errorOf(() => parseJson(list(2 ** 18, '0'), 'x')).message).toContain('at most 262144 values');
-    for (const item of ['{}', '[]']) {
-      expect(parseJson(list(2 ** 17 - 1, item), 'x')).toHaveLength(2 ** 17 - 1);
-      expect(errorOf(() => parseJson(list(2 ** 17, item), 'x')).message).toContain('at most 131072 objects and lists');
+  test('49,152 members with 65,536 values each are read, one more is not', () => {
+    const most = 2 ** 16;
+    const list = (count: number, item: string) => `[${Array(count).fill(item).join(',')}]`;
+    for (const item of ['0', '{}', '[]']) {
+      expect(parseJson(bytes(list(most - 1, item)), 'x')).toHaveLength(most - 1);
+      expect(errorOf(() => parseJson(bytes(list(most, item)), 'x')).message).toContain('at most 65536 values');
     }
+    // Each member counts anew.
+    const two = (count: number) => bytes(`{"a":${list(count, '0')},"b":{"c":${list(count - 1, '0')}}}`);
+    expect(parseJson(two(most - 1), 'x')).toBeInstanceOf(Map);
+    expect(errorOf(() => parseJson(two(most), 'x')).message).toContain('at most 65536 values');
+    const members = (count: number) => bytes(`{${Array.from({ length: count }, (_, i) => `"${i}":0`).join(',')}}`);
+    expect(parseJson(members(49152), 'x')).toHaveProperty('size', 49152);
+    expect(errorOf(() => parseJson(members(49153), 'x')).message).toContain('at most 49152 members');
+    // Inside, members are values.
+    expect(errorOf(() => parseJson(bytes(`{"a":${Buffer.from(members(most))}}`), 'x')).message).toContain(
+      '65536 values',
+    );
+  });
+
+  test('members can be taken one by one', () => {
+    const seen: [string, Json][] = [];
+    const kept = parseJson(bytes('{"a":1,"b":{"a":[2]}}'), 'x', (key, value) => seen.push([key, value]));
+    expect(seen).toEqual([
+      ['a', 1],
+      ['b', new Map([['a', [2]]])],
+    ]);
+    expect(kept).toEqual(
+      new Map([
+        ['a', null],
+        ['b', null],
+      ]),
+    );
+    expect(errorOf(() => parseJson(bytes('{"a":1,"a":2}'), 'x', () => undefined)).message).toContain('distinct keys');
   });
 
   test.each<[string, string, string]>([
