@@ -50,7 +50,7 @@ const figures = [
   ['REPEATS=1000 npx jest test/trust/determinism test/golden/valid', tests, 1],
   ['node test/tools/seeds.cjs 40', /^seeds: .*$/gm, 1],
   ['npm run test:coverage', /^ *[\d.]+ % {2}(?:TypeScript|C\+\+) lines.*$|^statuses reached: .*$/gm, 3],
-  ['node test/tools/mutation.cjs', /^\d+ of \d+ mutants .*$/gm, 1],
+  ['node test/tools/mutation.cjs 400', /^\d+ of \d+ mutants .*$/gm, 1],
   ['npx jest test/session/examples test/house/readme', tests, 1],
   ['npm run docs && npx jest test/house/docs', /^Tests: .*$|Found \d+ errors.*$|html generated.*$/gm, 3],
 ];
