@@ -19,7 +19,7 @@ import {
   writeJson,
 } from './command';
 import { loadOptions, modelOptions } from './model';
-import { checkOutput } from './output';
+import { checkOutputs } from './output';
 import { formatPairs, formatTable } from './table';
 
 const tasks = ['kernels', 'model', 'scaling', 'attention', 'compare'] as const;
@@ -371,7 +371,7 @@ export const bench: Command = {
     if ((task === 'attention' || task === 'scaling') && rest.length > 0) {
       throw new UsageError(`${task}: expected no arguments, got "${rest.join(' ')}"`);
     }
-    await checkOutput('--html', textOption(values, 'html'), rest);
+    await checkOutputs([{ given: '--html', file: textOption(values, 'html') }], rest);
     if (task === 'attention') return attention(values, io);
     if (task === 'compare') return compare(rest, values, io);
     const options = loadOptions(values);

@@ -5,7 +5,7 @@ import { loadCheckpoint } from '../checkpoint/load';
 import { exportOnnx, type OnnxOptions, onnxNotes, onnxVariants } from '../checkpoint/onnx';
 import { serializeCheckpoint } from '../checkpoint/save';
 import { type BundleContent, bundleKeys, writeBundle } from '../data/bundle';
-import { writeManifest } from '../data/modelDirectory';
+import { manifestName, writeManifest } from '../data/modelDirectory';
 import { readJson, writeAtomically } from '../files';
 import {
   type Command,
@@ -18,7 +18,7 @@ import {
   writeJson,
 } from './command';
 import { readConfig } from './model';
-import { checkOutput } from './output';
+import { checkOutputs } from './output';
 
 /** What a bundle is to carry: the file itself, `features` in it or in a file beside it. */
 async function readContent(file: string): Promise<BundleContent> {
@@ -113,7 +113,11 @@ export const convert: Command = {
     const configFile = textOption(values, 'config');
     const bundleFile = textOption(values, 'bundle');
     // A safetensors file may be replaced by its successor; it is read as a whole before.
-    await checkOutput('output', out, out.endsWith('.safetensors') ? [] : [source!]);
+    const beside = values.manifest ? path.join(path.dirname(out), manifestName) : undefined;
+    const described = [configFile, bundleFile].filter((file) => file !== undefined);
+    const replaced = out.endsWith('.safetensors') ? [] : [source!];
+    await checkOutputs([{ given: 'output', file: out }], [...replaced, ...described]);
+    await checkOutputs([{ given: '--manifest', file: beside }], described);
     const given = configFile === undefined ? undefined : await readConfig(configFile);
     const { config, weights, parameterCount, metadata } = await loadCheckpoint(source!, given);
     if (format === 'onnx') {

@@ -2,7 +2,7 @@ import { evaluateLabels, type Figure, type LabelEvaluation, predictLabelled } fr
 import { labelNames, openSource } from '../data/recipes';
 import { type Command, choiceOption, integerOption, note, write, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
-import { checkOutput } from './output';
+import { checkOutputs } from './output';
 import { Progress } from './progress';
 import { calibrationTable, classFigures, finishReport, parts, reportOptions, reportRequest } from './report';
 import { formatTable } from './table';
@@ -60,8 +60,11 @@ export const evaluate: Command = {
     const batch = integerOption(values, 'batch', 1, 1 << 20) ?? 256;
     const request = reportRequest(values);
     const options = loadOptions(values);
-    await checkOutput('--report', request.report, inputs);
-    await checkOutput('--save-calibration', request.save, inputs);
+    const outputs = [
+      { given: '--report', file: request.report },
+      { given: '--save-calibration', file: request.save },
+    ];
+    await checkOutputs(outputs, [source!, ...inputs]);
     const { model, bundle } = await openBundle(source!, options);
     try {
       const { device, precision, config } = model;

@@ -7,6 +7,7 @@ import { explanationSvg } from '../data/health/heatmap';
 import { makeFolder, writeAtomically } from '../files';
 import { type Command, choiceOption, integerOption, textOption, UsageError, write, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
+import { refuseInput } from './output';
 import { formatTable } from './table';
 
 /** `hpformer explain`: which hours of a stay a prediction looked at, and what it changes when they are taken away. */
@@ -15,7 +16,7 @@ export const explain: Command = {
   usage: '<bundle> <episodes>... [options]',
   positionals: { least: 2, most: Number.MAX_SAFE_INTEGER },
   options: {
-    out: { type: 'string', short: 'o', value: 'folder', help: 'writes <stay>.csv, .json and .svg for each stay' },
+    out: { type: 'string', short: 'o', value: 'folder', help: 'writes <stay>.csv, .json, .svg of each stay' },
     hour: { type: 'string', value: 'n', help: 'hourly tasks: the hour that is explained (default: the last)' },
     perturb: { type: 'string', value: 'name', help: 'all (default), variables, spans or none' },
     most: { type: 'string', value: 'n', help: 'stays to explain (default 20)' },
@@ -24,6 +25,7 @@ export const explain: Command = {
   },
   notes: [
     ...attentionNotice.split(/(?<=;) /),
+    'Files of a second stay of the same name are <stay>-2.csv and so on.',
     '',
     '  hpformer explain bundle.safetensors 10001_episode1_timeseries.csv --out why',
   ],
@@ -41,6 +43,7 @@ export const explain: Command = {
       const preparer = new EpisodePreparer({ task, normalizer, bins });
       const all = [];
       let done = 0;
+      const names = new FileNames();
       for await (const input of openEpisodes(inputs, { drops: new DropReport() })) {
         if (done === most) break;
         const episode = preparer.prepare(input);
@@ -50,7 +53,9 @@ export const explain: Command = {
         const explanation = await explainEpisode(model, episode, { task, step: bins.step, at, perturb, calibration });
         if (out !== undefined) {
           await makeFolder(out);
-          const base = path.join(out, explanation.id.replace(/[^\w.-]/g, '_'));
+          const base = path.join(out, names.take(explanation.id.replace(/[^\w.-]/g, '_')));
+          for (const ending of ['csv', 'json', 'svg'])
+            await refuseInput('--out', `${base}.${ending}`, [source!, ...inputs]);
           await writeAtomically(`${base}.csv`, explanationCsv(explanation));
           await writeAtomically(`${base}.json`, `${JSON.stringify(explanation, null, 1)}\n`);
           await writeAtomically(`${base}.svg`, explanationSvg(explanation));
@@ -84,6 +89,19 @@ export const explain: Command = {
     }
   },
 };
+
+/** Names of files, each once, where the file system takes capitals for small letters too. */
+class FileNames {
+  private readonly taken = new Set<string>();
+
+  /** @returns the name, or with `-2`, `-3` … after it where it is taken. */
+  take(name: string): string {
+    let free = name;
+    for (let count = 2; this.taken.has(free.toLowerCase()); count++) free = `${name}-${count}`;
+    this.taken.add(free.toLowerCase());
+    return free;
+  }
+}
 
 function signed(value: number): string {
   return `${value >= 0 ? '+' : ''}${value.toFixed(4)}`;

@@ -3,7 +3,7 @@ import { healthRecipe } from '../data/health/bundle';
 import { openSource, scoreColumns } from '../data/recipes';
 import { type Command, integerOption, note, textOption, UsageError, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
-import { checkOutput } from './output';
+import { checkOutputs } from './output';
 import { formatDuration, Progress } from './progress';
 import { RecordLog } from './record';
 import { ScoreWriter, scoreFormat } from './scoreFile';
@@ -51,7 +51,11 @@ export const predict: Command = {
     const workers = integerOption(values, 'workers', 0, 64);
     const recordFile = textOption(values, 'record');
     const options = loadOptions(values);
-    await checkOutput('--out', out, recordFile === undefined ? inputs : [...inputs, recordFile]);
+    const outputs = [
+      { given: '--out', file: out },
+      { given: '--record', file: recordFile, appended: true },
+    ];
+    await checkOutputs(outputs, [source!, ...inputs]);
     const { model, bundle } = await openBundle(source!, options);
     try {
       if (recordFile !== undefined && bundle.recipe !== healthRecipe)

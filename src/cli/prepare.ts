@@ -7,8 +7,9 @@ import { writeHealthBundle } from '../data/health/bundle';
 import { Calibration, type CalibrationJSON } from '../data/health/calibration';
 import type { Fill } from '../data/health/discretize';
 import { extractSubject } from '../data/health/extract';
+import { readListFile } from '../data/health/listfile';
 import { Normalizer } from '../data/health/normalizer';
-import { fitNormalizer, type PrepareArraysOptions, prepareArrays } from '../data/health/prepare';
+import { fitNormalizer, type PrepareArraysOptions, prepareArrays, preparedFiles } from '../data/health/prepare';
 import { synthesizeEpisode } from '../data/health/synthetic';
 import { healthTasks } from '../data/health/tasks';
 import { HPformerError } from '../errors';
@@ -24,7 +25,7 @@ import {
   write,
   writeJson,
 } from './command';
-import { checkOutput } from './output';
+import { checkOutputs, refuseInput } from './output';
 import { formatDuration, Progress } from './progress';
 
 const actions = ['arrays', 'normalizer', 'extract', 'bundle', 'synthetic'] as const;
@@ -34,6 +35,21 @@ function needed(values: Values, name: string): string {
   const text = textOption(values, name);
   if (text === undefined) throw new UsageError(`expected --${name}`);
   return text;
+}
+
+/** Files that options name and the action reads. */
+function namedFiles(values: Values): string[] {
+  return ['list', 'normalizer', 'config', 'calibration', 'provenance'].flatMap(
+    (name) => textOption(values, name) ?? [],
+  );
+}
+
+/** Stays of the list, if one is given, that could be the file `out`. */
+async function listedAs(out: string, values: Values): Promise<string[]> {
+  const list = textOption(values, 'list');
+  if (list === undefined) return [];
+  const files = readListFile(await readText(list), list).map(({ file }) => file);
+  return files.filter((file) => path.basename(file) === path.basename(out));
 }
 
 /** The JSON of a file that an option names, if given. */
@@ -138,6 +154,8 @@ async function arrays(inputs: string[], values: Values, settings: Settings, io: 
   needed(values, 'out');
   const progress = new Progress(io.stderr, 'stays');
   const options = await arrayOptions(inputs, values, settings);
+  for (const name of preparedFiles)
+    await refuseInput('--out', path.join(options.out, name), [...inputs, ...namedFiles(values)]);
   const manifest = await prepareArrays({ ...options, progress: counted(progress) }).finally(() => progress.end());
   const { seconds } = progress.end();
   if (values.json) {
@@ -158,7 +176,10 @@ async function arrays(inputs: string[], values: Values, settings: Settings, io: 
 async function normalizer(inputs: string[], values: Values, settings: Settings, io: Io): Promise<void> {
   const out = needed(values, 'out');
   const options = await arrayOptions(inputs, values, settings);
-  await checkOutput('--out', out, inputs);
+  await checkOutputs(
+    [{ given: '--out', file: out }],
+    [...inputs, ...namedFiles(values), ...(await listedAs(out, values))],
+  );
   const progress = new Progress(io.stderr, 'stays');
   const fitted = await fitNormalizer({ ...options, progress: counted(progress) }).finally(() => progress.end());
   await writeAtomically(out, `${JSON.stringify(fitted)}\n`);
@@ -181,6 +202,23 @@ async function* subjectFolders(roots: readonly string[]): AsyncGenerator<string>
   }
 }
 
+/** Folder by subject. @throws HPformerError `ERR_HPFORMER_INPUT` for a subject that is there twice: it has one folder in the output. */
+async function subjectsOnce(roots: readonly string[]): Promise<Map<string, string>> {
+  const folders = new Map<string, string>();
+  for await (const folder of subjectFolders(roots)) {
+    const subject = path.basename(path.resolve(folder));
+    const other = folders.get(subject);
+    if (other !== undefined) {
+      throw new HPformerError(
+        'ERR_HPFORMER_INPUT',
+        `${folder}: expected each subject once, got ${subject} in ${other} too`,
+      );
+    }
+    folders.set(subject, folder);
+  }
+  return folders;
+}
+
 async function extract(inputs: string[], values: Values, settings: Settings, io: Io): Promise<void> {
   if (inputs.length === 0) throw new UsageError('expected folders with events.csv, stays.csv and diagnoses.csv');
   const out = needed(values, 'out');
@@ -189,7 +227,7 @@ async function extract(inputs: string[], values: Values, settings: Settings, io:
   const dropped: Record<string, number> = {};
   let subjects = 0;
   let episodes = 0;
-  for await (const folder of subjectFolders(inputs)) {
+  for (const [subject, folder] of await subjectsOnce(inputs)) {
     const table = (name: string): Promise<string> => readText(path.join(folder, `${name}.csv`));
     const [events, stays, diagnoses] = await Promise.all([table('events'), table('stays'), table('diagnoses')]);
     let made: ReturnType<typeof extractSubject>;
@@ -199,7 +237,7 @@ async function extract(inputs: string[], values: Values, settings: Settings, io:
       if (!(error instanceof HPformerError)) throw error;
       throw new HPformerError(error.code, `${folder}/${error.message}`, { cause: error });
     }
-    const target = path.join(out, path.basename(path.resolve(folder)));
+    const target = path.join(out, subject);
     await makeFolder(target);
     for (const [name, text] of Object.entries(made.files)) await writePlainly(path.join(target, name), text);
     for (const [reason, count] of Object.entries(made.dropped)) dropped[reason] = (dropped[reason] ?? 0) + count;
@@ -224,7 +262,7 @@ async function bundle(inputs: string[], values: Values, settings: Settings, io: 
   needed(values, 'task');
   const task = healthTasks[settings.task!];
   const normalizerFile = needed(values, 'normalizer');
-  await checkOutput('--out', out, [inputs[0]!, normalizerFile]);
+  await checkOutputs([{ given: '--out', file: out }], [inputs[0]!, ...namedFiles(values)]);
   const fitted = Normalizer.fromJSON(await readJson(normalizerFile));
   const json = (await optionalJson(values, 'config')) as { config?: unknown } | undefined;
   const checkpoint = await loadCheckpointFile(inputs[0]!, json?.config ?? json);
@@ -335,7 +373,7 @@ export const prepare: Command = {
   notes: [
     'arrays      episode files, folders, .jsonl, .ndjson, FHIR .json, .parquet, .arrow to features.npy and companions',
     'normalizer  means and scales of the same inputs to a JSON file',
-    'extract     subject folders (events.csv, stays.csv, diagnoses.csv) to episode and list files',
+    'extract     subject folders (events.csv, stays.csv, diagnoses.csv), each subject once, to episode and list files',
     'bundle      a model file with its preprocessing, for predict and evaluate',
     'synthetic   made-up stays at the published measurement rates, for tests and speed',
     '',

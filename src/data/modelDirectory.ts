@@ -9,7 +9,7 @@ import { describe } from '../tensor/shape';
 import { type Bundle, readBundle } from './bundle';
 
 /** Name of the manifest in a model directory. */
-const manifestName = 'hpformer.json';
+export const manifestName = 'hpformer.json';
 
 /** Version of the manifest; a directory of a later one is refused. */
 const manifestVersion = 1;

@@ -54,6 +54,17 @@ export interface PreparedManifest {
   dropped: Record<string, { count: number; examples: string[] }>;
 }
 
+/** Every file that {@link prepareArrays} may write in its folder. */
+export const preparedFiles = [
+  'features.npy',
+  'bins.npy',
+  'step.npy',
+  'labels.npy',
+  'valid.npy',
+  'ids.txt',
+  'prepare.json',
+];
+
 /** Checks everything that can be checked before any file is read. */
 function checkPrepare(where: string, options: PrepareArraysOptions): void {
   checkFields(where, options, {

@@ -7,7 +7,7 @@ import { initialWeights } from '../../../src/checkpoint/init';
 import { serializeCheckpoint } from '../../../src/checkpoint/save';
 import { UsageError } from '../../../src/cli/command';
 import { commands } from '../../../src/cli/main';
-import { checkOutput } from '../../../src/cli/output';
+import { checkOutputs } from '../../../src/cli/output';
 import { presets } from '../../../src/config/presets';
 import { describeUnless, withoutProgram } from '../../skips';
 import { hpformer } from './run';
@@ -66,7 +66,7 @@ test.each<[string[], RegExp]>([
 
 test.each<[string[], string]>([
   [['predict', model, 'people.csv', '--out', 'people.csv'], '--out'],
-  [['predict', model, 'nowhere', '--record', 'people.csv', '--out', 'people.csv'], '--out'],
+  [['predict', model, 'people.csv', '--record', 'people.csv'], '--record'],
   [['evaluate', model, 'people.csv', '--report', 'people.csv'], '--report'],
   [['convert', 'm', 'm', '--to', 'onnx'], 'output'],
   [['prepare', 'normalizer', 'people.csv', '--out', 'people.csv'], '--out'],
@@ -104,10 +104,65 @@ test('every option of prepare is read by an action', async () => {
 
 test('a link to an input is that input; a file that is no input may be replaced', async () => {
   fs.symlinkSync(at('people.csv'), at('link.csv'));
-  await expect(checkOutput('--out', at('link.csv'), ['nowhere', at('people.csv')])).rejects.toThrow(UsageError);
-  await expect(checkOutput('--out', at('file.txt'), [at('people.csv')])).resolves.toBeUndefined();
-  await expect(checkOutput('--out', at('new'), [at('people.csv')])).resolves.toBeUndefined();
-  await expect(checkOutput('--out', undefined, [])).resolves.toBeUndefined();
+  const check = (file: string | undefined, ...inputs: string[]) => checkOutputs([{ given: '--out', file }], inputs);
+  await expect(check(at('link.csv'), 'nowhere', at('people.csv'))).rejects.toThrow(UsageError);
+  await expect(check(at('file.txt'), at('people.csv'))).resolves.toBeUndefined();
+  await expect(check(at('new'), at('people.csv'))).resolves.toBeUndefined();
+  await expect(check(undefined)).resolves.toBeUndefined();
+});
+
+test.each([
+  'predict M nowhere --record M',
+  'predict M.csv nowhere --out M.csv',
+  'predict M FOLDER --record FOLDER/7_episode1_timeseries.csv',
+  'evaluate M nowhere --report M',
+  'evaluate M nowhere --calibrate platt --save-calibration M',
+  'evaluate FOLDER nowhere --report FOLDER/hpformer.json',
+  'convert M TEXT --to safetensors --config TEXT',
+  'convert M TEXT --to safetensors --bundle TEXT',
+  'convert M FOLDER/x.safetensors --config FOLDER/hpformer.json --manifest',
+  'prepare normalizer --list LIST --out LIST',
+  'prepare normalizer --list LIST --out FOLDER/7_episode1_timeseries.csv',
+  'prepare arrays FOLDER --out FOLDER',
+  'prepare bundle M --task phenotyping --normalizer nowhere --config TEXT --out TEXT',
+  'prepare bundle M --task phenotyping --normalizer nowhere --calibration TEXT --out TEXT',
+  'prepare bundle M --task phenotyping --normalizer nowhere --provenance TEXT --out TEXT',
+])('%s would replace what it reads: wrong usage', async (line) => {
+  const standIns = { LIST: 'list.csv', FOLDER: 'folder', TEXT: 'file.txt', M: 'm' };
+  fs.copyFileSync(at('m'), at('m.csv'));
+  fs.mkdirSync(at('folder'));
+  for (const name of ['hpformer.json', 'prepare.json', '7_episode1_timeseries.csv'])
+    fs.writeFileSync(at(`folder/${name}`), '{}');
+  fs.writeFileSync(at('list.csv'), 'stay,y_true\nfolder/7_episode1_timeseries.csv,0\n');
+  const args = line.replace(/LIST|FOLDER|TEXT|M(?=[ .]|$)/g, (name) => at(standIns[name as 'M'])).split(' ');
+  const { code, err } = await hpformer(...args);
+  expect(err).toMatch(/: (--[a-z-]+|output): expected another file than (the input )?"/);
+  expect(code).toBe(2);
+});
+
+test.each([
+  'predict M nowhere --out NEW.jsonl --record NEW.jsonl',
+  'predict M nowhere --out NEW.jsonl --record LINKED/new.jsonl',
+  'evaluate M nowhere --calibrate platt --report NEW --save-calibration NEW',
+  'evaluate M nowhere --calibrate platt --report people.csv --save-calibration ./people.csv',
+])('%s names two outputs in one file: wrong usage', async (line) => {
+  fs.symlinkSync(folder, at('linked'));
+  const args = line.replace(/M(?= )|NEW|LINKED|\S*people\.csv/g, (name) => at(name.toLowerCase())).split(' ');
+  const { code, err } = await hpformer(...args);
+  expect(err).toMatch(/: --[a-z-]+: expected another file than that of --[a-z-]+, got "/);
+  expect(code).toBe(2);
+  expect(fs.existsSync(at('new.jsonl')) || fs.existsSync(at('new'))).toBe(false);
+});
+
+test('results of earlier runs may be replaced where the data are; what a folder is read for may not', async () => {
+  const check = (name: string) => checkOutputs([{ given: '--out', file: at(name) }], [folder]);
+  fs.writeFileSync(at('scores.csv'), '');
+  fs.writeFileSync(at('report.html'), '');
+  await expect(check('scores.csv')).resolves.toBeUndefined();
+  await expect(check('report.html')).resolves.toBeUndefined();
+  await expect(check('people.csv')).rejects.toThrow(UsageError);
+  await expect(check('m.safetensors')).rejects.toThrow(UsageError);
+  await expect(check('new.safetensors')).resolves.toBeUndefined();
 });
 
 test('a safetensors file may be converted in place', async () => {

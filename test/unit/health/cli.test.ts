@@ -211,6 +211,36 @@ test('explain: a table, and files of each stay', async () => {
   expect(JSON.parse(read('why/100001_episode1.json')).perturbations).toHaveLength(21);
 });
 
+test('explain: stays of one name have files of their own; an input is not written over', async () => {
+  const stay = path.join(at('stays'), '0000/100001_episode1_timeseries.csv');
+  for (const folder of ['left', 'right']) {
+    fs.mkdirSync(at(folder));
+    fs.copyFileSync(stay, at(`${folder}/a b.csv`));
+  }
+  fs.copyFileSync(stay, at('right/a_b.csv'));
+  const inputs = [at('left/a b.csv'), at('right/a b.csv'), at('right/a_b.csv')];
+  const options = ['--device', 'cpu', '--perturb', 'none'];
+  await ok('explain', at('b.safetensors'), ...inputs, '--out', at('apart'), ...options);
+  expect(fs.readdirSync(at('apart')).filter((name) => name.endsWith('.csv'))).toEqual([
+    'a_b-2.csv',
+    'a_b-3.csv',
+    'a_b.csv',
+  ]);
+  const { code, err } = await hpformer('explain', at('b.safetensors'), inputs[2]!, '--out', at('right'), ...options);
+  expect([code, err]).toEqual([2, expect.stringContaining('--out: expected another file than the input "')]);
+  expect(read('right/a_b.csv')).toBe(fs.readFileSync(stay, 'utf8'));
+});
+
+test('extract: a subject in two roots is refused before anything is written', async () => {
+  for (const root of ['first', 'second']) fs.mkdirSync(at(`${root}/30001`), { recursive: true });
+  for (const name of ['events', 'stays', 'diagnoses'])
+    fs.writeFileSync(at(`first/30001/${name}.csv`), fixtureText(`events/${name}.csv`));
+  const { code, err } = await hpformer('prepare', 'extract', at('first'), at('second'), '--out', at('twice'));
+  expect(code).toBe(1);
+  expect(err).toContain(`${at('second/30001')}: expected each subject once, got 30001 in ${at('first/30001')} too`);
+  expect(fs.existsSync(at('twice'))).toBe(false);
+});
+
 test('extract: subject folders to episode and list files', async () => {
   fs.mkdirSync(at('subjects/30001'), { recursive: true });
   for (const name of ['events', 'stays', 'diagnoses']) {
