@@ -34,3 +34,17 @@ export class HPformerError extends Error {
     this.code = code;
   }
 }
+
+/** What V8 says when it cannot allocate an array, and the addon when it runs out of memory in front of a job. */
+const memoryMessages = /out of memory|allocation failed|Invalid (typed )?array (buffer )?length/i;
+
+/** An error of ours for what V8 or the addon throws without a code; any other comes back as it is. */
+export function codedError(where: string, error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof HPformerError) return error;
+  const code = memoryMessages.test(error.message)
+    ? 'ERR_HPFORMER_MEMORY'
+    : error.message === 'hpformer: this environment is closing'
+      ? 'ERR_HPFORMER_DISPOSED'
+      : undefined;
+  return code === undefined ? error : new HPformerError(code, `${where}: ${error.message}`, { cause: error });
+}

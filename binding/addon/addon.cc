@@ -1,7 +1,8 @@
 // The door to JavaScript: exactly the functions of src/native/addon.ts.
 #include <napi.h>
 
-#include <exception>
+#include <memory>
+#include <new>
 
 #include "environment.h"
 #include "info.h"
@@ -18,19 +19,25 @@ Napi::Value createModel(const Napi::CallbackInfo& call) {
   if (!call[0].IsObject() || !call[1].IsObject() || !call[2].IsObject() || !call[3].IsFunction()) {
     throw Napi::TypeError::New(env, "createModel: expected a spec, weights, options and a callback");
   }
+  auto job = std::make_unique<LoadJob>();
   try {
-    auto job = std::make_unique<LoadJob>();
-    try {
-      job->read(env, call[0], call[1], call[2]);
-    } catch (const std::bad_alloc&) {
-      job->status = {StatusCode::memory, "the model's weights could not be copied"};
-    }
-    job->hold(env, call[3]);
-    Environment::of(env).start(std::move(job), loadQueue());
+    job->read(env, call[0], call[1], call[2]);
   } catch (const std::bad_alloc&) {
-    throw Napi::Error::New(env, "hpformer: the model could not be queued: out of memory");
+    job->status = {StatusCode::memory, "the model's weights could not be copied"};
   }
+  job->hold(env, call[3]);
+  Environment::of(env).start(std::move(job), loadQueue());
   return env.Undefined();
+}
+
+// node-addon-api lets other exceptions than its own through, and they would end the process.
+template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
+Napi::Value guarded(const Napi::CallbackInfo& call) {
+  try {
+    return Function(call);
+  } catch (const std::bad_alloc&) {
+    throw Napi::Error::New(call.Env(), "hpformer: out of memory");
+  }
 }
 
 Napi::Object start(Napi::Env env, Napi::Object exports) {
@@ -38,9 +45,9 @@ Napi::Object start(Napi::Env env, Napi::Object exports) {
   auto* environment = new Environment(env);
   env.SetInstanceData(environment);
   environment->modelClass = Napi::Persistent(NativeModel::define(env));
-  exports.Set("info", Napi::Function::New<info>(env, "info"));
-  exports.Set("createModel", Napi::Function::New<createModel>(env, "createModel"));
-  exports.Set("kernel", Napi::Function::New<kernelCall>(env, "kernel"));
+  exports.Set("info", Napi::Function::New<guarded<info>>(env, "info"));
+  exports.Set("createModel", Napi::Function::New<guarded<createModel>>(env, "createModel"));
+  exports.Set("kernel", Napi::Function::New<guarded<kernelCall>>(env, "kernel"));
   return exports;
 }
 

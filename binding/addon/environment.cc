@@ -8,6 +8,7 @@
 namespace hpformer::addon {
 namespace {
 
+// Finished jobs keep their copies of feeds for the next run: so many, and so many bytes in all.
 constexpr size_t kIdleJobs = 32;
 constexpr size_t kIdleBytes = size_t{64} << 20;
 
@@ -173,13 +174,15 @@ std::unique_ptr<RunJob> Environment::takeRunJob() {
   if (idle_.empty()) return std::make_unique<RunJob>();
   std::unique_ptr<RunJob> job = std::move(idle_.back());
   idle_.pop_back();
+  idleBytes_ -= job->stagingBytes();
   return job;
 }
 
 void Environment::recycle(std::unique_ptr<RunJob> job) {
   job->clear();
-  if (closed_ || idle_.size() >= kIdleJobs || job->stagingBytes() > kIdleBytes) return;
+  if (closed_ || idle_.size() >= kIdleJobs || idleBytes_ + job->stagingBytes() > kIdleBytes) return;
   idle_.push_back(std::move(job));
+  idleBytes_ += idle_.back()->stagingBytes();
 }
 
 void Environment::call(napi_value function, size_t count, const napi_value* arguments) {

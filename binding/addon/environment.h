@@ -98,6 +98,7 @@ class Environment {
   std::vector<EnvironmentJob*> pending_;  // started and not delivered yet
   std::vector<EnvironmentJob*> batch_;    // being delivered
   std::vector<std::unique_ptr<RunJob>> idle_;
+  size_t idleBytes_ = 0;  // of all of them
   RunQueue* queues_[2];
   int64_t lastId_ = 0;
   bool referenced_ = false, closed_ = false;

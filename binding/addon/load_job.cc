@@ -10,7 +10,7 @@
 namespace hpformer::addon {
 namespace {
 
-constexpr int64_t kMostSize = int64_t{1} << 30;
+constexpr int64_t kMostSize = (int64_t{1} << 31) - 2;  // as in src/config/schema.ts
 
 template <typename Enum>
 Enum choice(ObjectReader& reader, const char* key, Enum last) {
@@ -96,9 +96,9 @@ void LoadJob::readWeights(napi_env env, napi_value weights) {
     return;
   }
   for (uint32_t i = 0; i < count; ++i) {
-    // Thousands of layers must not pile up handles.
-    napi_handle_scope scope;
-    napi_open_handle_scope(env, &scope);
+    // Thousands of layers must not pile up handles. Copies may run out of memory, and a scope left open ends the
+    // process.
+    const Napi::HandleScope scope(env);
     napi_value key, value;
     View view;
     if (napi_get_element(env, names, i, &key) != napi_ok || napi_get_property(env, weights, key, &value) != napi_ok ||
@@ -115,7 +115,6 @@ void LoadJob::readWeights(napi_env env, napi_value weights) {
         array.wide.assign(from, from + view.count);
       }
     }
-    napi_close_handle_scope(env, scope);
     if (!status.ok()) return;
   }
 }

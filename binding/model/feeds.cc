@@ -187,18 +187,27 @@ Status refuseNonFiniteInput(const Spec& spec, const Request<Real>& request) {
 
 template <typename Real>
 Status refuseNonFiniteResult(const Spec& spec, const Request<Real>& request) {
-  const Real* x = request.logits ? request.logits : request.probabilities;
-  if (!x) return {};
-  const int64_t rows = spec.readout == Readout::steps ? request.feed.steps : 1;
-  const int64_t each = rows * spec.labels;
-  for (int64_t i = 0; i < request.batch * each; ++i) {
-    if (std::isfinite(x[i])) continue;
-    const int64_t b = i / each;
-    return {StatusCode::input, "logits: expected finite values, got " + numberText(x[i]) +
-                                   (rows > 1 ? at(b, i % each / spec.labels) : at(b)) + ", label " +
-                                   std::to_string(i % spec.labels) + ", from finite inputs"};
+  // `rows` of `width` numbers for each sequence.
+  const auto check = [&](const std::string& name, const Real* x, int64_t rows, const char* row, int64_t width,
+                         const char* column) -> Status {
+    for (int64_t i = 0; x && i < request.batch * rows * width; ++i) {
+      if (std::isfinite(x[i])) continue;
+      return {StatusCode::input,
+              name + ": expected finite values, got " + numberText(x[i]) + at(i / (rows * width)) +
+                  (rows > 1 ? std::string(", ") + row + " " + std::to_string(i / width % rows) : "") + ", " + column +
+                  " " + std::to_string(i % width) + ", from finite inputs"};
+    }
+    return {};
+  };
+  for (int second = 0; second < spec.sequences; ++second) {
+    const SequenceOutputs<Real>& out = second ? request.outSecond : request.out;
+    const std::string prefix = second ? "second." : "";
+    Status status = check(prefix + "keys", out.keys, out.segmentsMax, "segment", spec.hidden, "channel");
+    if (status.ok()) status = check(prefix + "pooled", out.pooled, 1, "", spec.hidden, "channel");
+    if (!status.ok()) return status;
   }
-  return {};
+  const int64_t rows = spec.readout == Readout::steps ? request.feed.steps : 1;
+  return check("logits", request.logits, rows, "step", spec.labels, "label");
 }
 
 template Status resolve(const Spec&, Request<float>*, FeedDefaults*);

@@ -24,7 +24,8 @@ Status resolve(const Spec& spec, Request<Real>* request, FeedDefaults* defaults)
 template <typename Real>
 Status refuseNonFiniteInput(const Spec& spec, const Request<Real>& request);
 
-// The same after the run: finite inputs whose arithmetic left the range of Real.
+// The same after the run, in keys, pooled rows and logits: finite inputs whose arithmetic left the range of Real.
+// Probabilities alone would not tell: that of an infinite logit is 1.
 template <typename Real>
 Status refuseNonFiniteResult(const Spec& spec, const Request<Real>& request);
 

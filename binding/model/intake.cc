@@ -34,7 +34,10 @@ class Intake {
       return;
     }
     if (array.narrow.empty()) {
-      *out = own_ ? std::move((*own_)[name].wide) : array.wide;
+      if (own_)
+        *out = std::move((*own_)[name].wide);
+      else
+        *out = array.wide;
     } else {
       out->assign(array.narrow.begin(), array.narrow.end());
     }

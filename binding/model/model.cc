@@ -4,6 +4,7 @@
 #include <exception>
 #include <new>
 #include <utility>
+#include <vector>
 
 #include "binding/contract/float_mode.h"
 #include "binding/contract/reference.h"
@@ -114,8 +115,16 @@ Status Model::guarded(Request<Real>* request, FeedDefaults* defaults, const Canc
     if (cancel.load(std::memory_order_relaxed)) return {StatusCode::aborted, "aborted"};
     Status status = resolve(spec_, request, defaults);
     if (status.ok() && rejectNonFinite_) status = refuseNonFiniteInput(spec_, *request);
+    std::vector<Real> logits;
+    const bool lent = status.ok() && rejectNonFinite_ && request->probabilities && !request->logits;
+    if (lent) {
+      const int64_t rows = spec_.readout == Readout::steps ? request->feed.steps : 1;
+      logits.resize(static_cast<size_t>(request->batch * rows * spec_.labels));
+      request->logits = logits.data();
+    }
     if (status.ok()) status = compute();
     if (status.ok() && rejectNonFinite_) status = refuseNonFiniteResult(spec_, *request);
+    if (lent) request->logits = nullptr;
     return status;
   } catch (const std::bad_alloc&) {
     return {StatusCode::memory, "the run's buffers could not be allocated"};

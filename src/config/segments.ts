@@ -52,6 +52,16 @@ export function segmentsOf(config: HPformerConfig, steps: number, where = 'steps
   if (!Number.isSafeInteger(steps) || steps < 1) {
     throw new HPformerError('ERR_HPFORMER_SHAPE', `${where}: expected a length of at least 1, got ${describe(steps)}`);
   }
+  const segments = tryCut(config, steps);
+  if (typeof segments === 'object') return segments;
+  const n0 = segments;
+  const what = steps < n0 ? `a length of at least ${n0}, for ${n0} segments` : `a length that ${n0} segments divide`;
+  const lengths = nearestLengths(config, steps).join(' or ');
+  throw new HPformerError('ERR_HPFORMER_SHAPE', `${where}: expected ${what} (nearest: ${lengths}), got ${steps}`);
+}
+
+/** The cut, or the number of segments that this length does not take. */
+function tryCut(config: HPformerConfig, steps: number): Segments | number {
   const { rule, times, over, steps: fixed } = config.segments;
   const base = fixed ?? steps;
   if (rule === 'paper') {
@@ -60,18 +70,15 @@ export function segmentsOf(config: HPformerConfig, steps: number, where = 'steps
     return cut(steps, Math.max(c + 1, Math.ceil(steps / b)), b);
   }
   const n0 = publishedCount(base, times);
-  const refused = (what: string): never => {
-    const lengths = nearestLengths(config, steps).join(' or ');
-    throw new HPformerError('ERR_HPFORMER_SHAPE', `${where}: expected ${what} (nearest: ${lengths}), got ${steps}`);
-  };
-  if (steps < n0) {
-    if (over === 'valid' && fixed !== null) return cut(steps, steps, 1);
-    return refused(`a length of at least ${n0}, for ${n0} segments`);
-  }
+  if (steps < n0) return over === 'valid' && fixed !== null ? cut(steps, steps, 1) : n0;
   const b = Math.floor(steps / n0);
   if (steps % n0 === 0) return cut(steps, n0, b);
-  if (over === 'padded' && fixed !== null) return refused(`a length that ${n0} segments divide`);
-  return cut(steps, Math.floor(steps / b) + 1, b);
+  return over === 'padded' && fixed !== null ? n0 : cut(steps, Math.floor(steps / b) + 1, b);
+}
+
+/** Whether {@link segmentsOf} has an answer for a length of at least 1, without the search for the nearest ones that have. */
+export function isCuttable(config: HPformerConfig, steps: number): boolean {
+  return typeof tryCut(config, steps) === 'object';
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { Checkpoint } from '../checkpoint/load';
-import { HPformerError } from '../errors';
+import { codedError, HPformerError } from '../errors';
 import type { NativeAddon, NativeModel } from '../native/addon';
 import { loadAddon } from '../native/load';
 import { nativeSpec } from '../native/spec';
@@ -90,14 +90,18 @@ function createOn(
   const { threads, rejectNonFinite } = options;
   const precision = options.precision === 'bfloat16' && device !== 'reference' ? 1 : 0;
   return new Promise((resolve, reject) => {
-    addon.createModel(
-      nativeSpec(checkpoint.config),
-      weights,
-      { device, precision, threads, key: checkpoint.key, rejectNonFinite },
-      (code, message, model) => {
-        if (code === 0 && model) resolve(model);
-        else reject(statusError(code, message));
-      },
-    );
+    try {
+      addon.createModel(
+        nativeSpec(checkpoint.config),
+        weights,
+        { device, precision, threads, key: checkpoint.key, rejectNonFinite },
+        (code, message, model) => {
+          if (code === 0 && model) resolve(model);
+          else reject(statusError(code, message));
+        },
+      );
+    } catch (error) {
+      reject(codedError('model', error));
+    }
   });
 }

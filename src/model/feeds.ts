@@ -55,9 +55,15 @@ function expectedDims(config: HPformerConfig): string {
  * device) and int32 data pass through without a copy; everything else is converted.
  *
  * @param double - the device computes in float64.
- * @throws HPformerError `ERR_HPFORMER_INPUT` (missing, unknown or contradictory feeds), `_TYPE`, `_SHAPE`, `_RANGE`.
+ * @param maxBytes - nothing is converted for a sequence that alone takes more.
+ * @throws HPformerError `ERR_HPFORMER_INPUT` (missing, unknown or contradictory feeds), `_TYPE`, `_SHAPE`, `_RANGE`, `_LIMIT`.
  */
-export function prepareFeeds(config: HPformerConfig, feeds: Feeds, double: boolean): PreparedFeeds {
+export function prepareFeeds(
+  config: HPformerConfig,
+  feeds: Feeds,
+  double: boolean,
+  maxBytes = Number.POSITIVE_INFINITY,
+): PreparedFeeds {
   if (typeof feeds !== 'object' || feeds === null || ArrayBuffer.isView(feeds)) {
     throw new HPformerError(
       'ERR_HPFORMER_TYPE',
@@ -68,11 +74,11 @@ export function prepareFeeds(config: HPformerConfig, feeds: Feeds, double: boole
   checkNames(config, feeds, main);
 
   const two = config.sequences === 2;
-  const [batch, first] = prepareSequence(config, main, feeds[main], 'lengths', feeds.lengths, double);
+  const [batch, first] = prepareSequence(config, main, feeds[main], 'lengths', feeds.lengths, double, maxBytes);
   const result: PreparedFeeds = { batch, first };
   if (two) {
     const name = secondFeed(config);
-    const [batch2, second] = prepareSequence(config, name, feeds[name], 'lengths2', feeds.lengths2, double);
+    const [batch2, second] = prepareSequence(config, name, feeds[name], 'lengths2', feeds.lengths2, double, maxBytes);
     if (batch2 !== batch) {
       throw new HPformerError(
         'ERR_HPFORMER_SHAPE',
@@ -127,6 +133,7 @@ function prepareSequence(
   lengthsName: string,
   lengthsValue: unknown,
   double: boolean,
+  maxBytes: number,
 ): [batch: number, sequence: PreparedSequence] {
   const { embedding } = config;
   const width = embedding.kind === 'features' ? embedding.size : 1;
@@ -154,6 +161,13 @@ function prepareSequence(
     );
   }
   elementCount(name, [batch, steps, config.hidden]);
+  const bytes = batch * steps * width * (double && embedding.kind !== 'tokens' ? 8 : 4);
+  if (bytes > maxBytes) {
+    throw new HPformerError(
+      'ERR_HPFORMER_LIMIT',
+      `run: expected at most ${maxBytes} bytes (load option maxBytes), ${name} [${dims.join(', ')}] alone needs ${bytes}`,
+    );
+  }
 
   const feed: NativeFeed = { steps };
   const valid = config.segments.over === 'valid';

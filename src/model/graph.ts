@@ -1,5 +1,5 @@
 import { parameterShapes } from '../checkpoint/names';
-import { segmentsOf } from '../config/segments';
+import { isCuttable, segmentsOf } from '../config/segments';
 import type { HPformerConfig } from '../config/types';
 import { align } from './align';
 
@@ -237,24 +237,15 @@ class Graph implements ModelGraph {
 
 /** A length for which the rule has an answer, to show costs with. */
 function sampleSteps(config: HPformerConfig): number {
-  const { steps, over } = config.segments;
+  const { steps } = config.segments;
   const maximum = config.positions.kind === 'learned' ? config.positions.maximum : Number.MAX_SAFE_INTEGER;
   if (steps === null) {
-    for (const l of [1024, 128, 16]) if (l <= maximum && fits(config, l)) return l;
+    for (const l of [1024, 128, 16]) if (l <= maximum && isCuttable(config, l)) return l;
   }
-  for (let l = Math.min(steps ?? 1, maximum); l >= 1; l--) if (fits(config, l)) return l;
+  for (let l = Math.min(steps ?? 1, maximum); l >= 1; l--) if (isCuttable(config, l)) return l;
   let l = 1;
-  while (!fits(config, l) && l < maximum && over !== undefined) l++;
+  while (!isCuttable(config, l) && l < maximum) l++;
   return l;
-}
-
-function fits(config: HPformerConfig, steps: number): boolean {
-  try {
-    segmentsOf(config, steps);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function product(dims: readonly number[]): number {

@@ -1,7 +1,7 @@
 import type { Checkpoint } from '../checkpoint/load';
 import type { HPformerConfig } from '../config/types';
 import { validateConfig } from '../config/validate';
-import { HPformerError } from '../errors';
+import { codedError, HPformerError } from '../errors';
 import type { NativeModel } from '../native/addon';
 import { loadAddon } from '../native/load';
 import { requestSlots } from '../native/request';
@@ -279,8 +279,13 @@ export class HPformer {
       : outputs === undefined
         ? this.#defaults
         : checkOutputs(this.config, outputs);
-    const prepared: PreparedFeeds = prepareFeeds(this.config, feeds, this.#double);
     const { rewrites, maxBytes } = this.#options;
+    let prepared: PreparedFeeds;
+    try {
+      prepared = prepareFeeds(this.config, feeds, this.#double, maxBytes);
+    } catch (error) {
+      throw codedError('feeds', error);
+    }
     return prepareRun(this.config, prepared, names, { double: this.#double, trace, rewrites, maxBytes });
   }
 
@@ -305,7 +310,7 @@ export class HPformer {
       } catch (error) {
         takeBack();
         this.#finished();
-        reject(error);
+        reject(codedError('run', error));
       }
     });
   }

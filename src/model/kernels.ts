@@ -1,4 +1,4 @@
-import { HPformerError } from '../errors';
+import { codedError, HPformerError } from '../errors';
 import type { NativeReal } from '../native/addon';
 import { loadAddon } from '../native/load';
 import { ordinals } from '../native/spec';
@@ -9,7 +9,7 @@ import { Tensor } from '../tensor/tensor';
 import { defaultMaxBytes } from './options';
 import type { FeedValue, RealTensor } from './types';
 
-/** KernelDims of a kernel's tensor: a size by name (bound by the first tensor that has it, or an option), `2*size`, or a number. */
+/** Dims of a kernel's tensor: a size by name (bound by the first tensor that has it, or an option), `2*size`, or a number. */
 export type KernelDims = readonly (string | number)[];
 
 /** Which tensors and options a kernel takes, and what it returns. A dim is a size by name, `2*size`, or a number. */
@@ -22,11 +22,11 @@ export interface KernelSignature {
   inputsBy?: Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, KernelDims>>>>>>;
   /** Tensors that it takes where they are given. */
   optional?: Readonly<Record<string, KernelDims>>;
-  /** KernelInputs that are integers. */
+  /** Inputs that are integers. */
   integerInputs?: readonly string[];
-  /** KernelOptions that are integers of at least `[0]`, with a default where `[1]` is one. */
+  /** Options that are integers of at least `[0]`, with a default where `[1]` is one. */
   integers?: Readonly<Record<string, readonly [minimum: number, fallback?: number]>>;
-  /** KernelOptions that are names, sent as their ordinals (src/native/spec.ts). */
+  /** Options that are names, sent as their ordinals (src/native/spec.ts). */
   choices?: Readonly<Record<string, keyof typeof ordinals>>;
   /** Tensors that it returns. */
   outputs: Readonly<Record<string, KernelDims>>;
@@ -163,7 +163,7 @@ export type KernelOptions = Readonly<Record<string, number | string | boolean>>;
 export type Kernel = ((inputs: KernelInputs, options?: KernelOptions) => Record<string, RealTensor>) & {
   /** What it computes. */
   readonly doc: string;
-  /** KernelDims of its tensors, and its options. */
+  /** Dims of its tensors, and its options. */
   readonly signature: Readonly<KernelSignature>;
 };
 
@@ -215,14 +215,20 @@ function requiredInputs(spec: KernelSignature, options: Readonly<Record<string, 
 
 function makeKernel(name: KernelName): Kernel {
   const spec: KernelSignature = table[name];
-  const run = (inputs: KernelInputs, options: KernelOptions = {}) => compute(name, inputs, options);
+  const run = (inputs: KernelInputs, options: KernelOptions = {}) => {
+    try {
+      return compute(name, inputs, options);
+    } catch (error) {
+      throw codedError(`kernels.${name}`, error);
+    }
+  };
   return Object.freeze(Object.assign(run, { doc: spec.doc, signature: spec }));
 }
 
 /** Ordinal of the CUDA device of a call; undefined: the CPU. */
 function ordinalOf(name: string, device: unknown): number | undefined {
   if (device === undefined || device === 'cpu') return undefined;
-  const ordinal = typeof device === 'string' ? /^cuda:(\d{1,4})$/.exec(device) : null;
+  const ordinal = typeof device === 'string' ? /^cuda:(0|[1-9]\d{0,3})$/.exec(device) : null;
   if (ordinal === null) fail('RANGE', `kernels.${name}: device: expected cpu or cuda:<n>, got ${describe(device)}`);
   return Number(ordinal[1]);
 }
@@ -317,7 +323,7 @@ export function timeOnDevice(
  * tensors run the kernels of that device (`tdhp` and `layer` the fused ones where the width has them), copies included.
  * `kernels.<name>.signature` says which tensors and options it takes.
  *
- * @throws HPformerError `ERR_HPFORMER_INPUT`, `_TYPE`, `_SHAPE`, `_RANGE`, `_DEVICE`, and `_LIMIT` for results beyond 2 GiB.
+ * @throws HPformerError `ERR_HPFORMER_INPUT`, `_TYPE`, `_SHAPE`, `_RANGE`, `_DEVICE`, `_MEMORY`, and `_LIMIT` for results beyond 2 GiB.
  */
 export const kernels: Readonly<Record<KernelName, Kernel>> = Object.freeze(
   Object.fromEntries((Object.keys(table) as KernelName[]).map((name) => [name, makeKernel(name)])) as Record<

@@ -42,11 +42,11 @@ export interface ModelOptions {
   threads?: number | undefined;
   /** Aborts loading. */
   signal?: AbortSignal | undefined;
-  /** `propagate` (default): NaN and infinity go through to that sequence's outputs. `error`: they make the run fail. */
+  /** `propagate` (default): NaN and infinity go through to that sequence's outputs. `error`: in feeds, keys, pooled rows or logits they make the run fail. */
   nonFinite?: 'propagate' | 'error' | undefined;
   /** Switches exact rewrites off (or on), for tests and benchmarks. Default: all on. */
   rewrites?: Partial<Record<RewriteName, boolean>> | undefined;
-  /** Most bytes of feeds, outputs and scratch memory for one run (default 2 GiB); beyond them it fails with `ERR_HPFORMER_LIMIT` before anything is allocated. */
+  /** Most bytes of feeds, outputs and scratch memory for one run (default 2 GiB); beyond them it fails with `ERR_HPFORMER_LIMIT` before they are allocated. */
   maxBytes?: number | undefined;
 }
 

@@ -4,7 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { devices, HPformer, HPformerError, presets, Tensor } from '../../src';
-import { batchOf, bits, create } from './models';
+import { initialWeights } from '../../src/checkpoint/init';
+import { serializeCheckpoint } from '../../src/checkpoint/save';
+import { batchOf, bits, codeOf, create } from './models';
 
 let model: HPformer;
 beforeAll(async () => {
@@ -154,6 +156,37 @@ test("nonFinite: 'propagate' lets NaN through to its own sequence; 'error' names
     message: expect.stringMatching(/sequence 1, step 5, feature 2/),
   });
   expect((await strict.run(batchOf(3, 1))).logits.dims).toEqual([3, 1]);
+  strict.dispose();
+});
+
+test("nonFinite: 'error' sees what overflows in the head, whatever was asked for", async () => {
+  const config = presets.mortality({ embedding: { size: 3 }, hidden: 8, heads: 2, layers: 1 });
+  const weights = initialWeights(config, 1);
+  weights.get('head.output.weight')!.data.fill(3e38);
+  const checkpoint = serializeCheckpoint(config, weights);
+  for (const device of ['cpu', 'reference'] as const) {
+    // Sums of 3e38 are beyond float32 only.
+    const strict = await HPformer.load(checkpoint, { device, nonFinite: 'error' });
+    const run = (...outputs: ('logits' | 'probabilities' | 'pooled' | 'keys')[]) =>
+      codeOf(() => strict.run(batchOf(2, 1, 48, 3), { outputs }));
+    const wanted = device === 'cpu' ? 'ERR_HPFORMER_INPUT' : 'ok';
+    expect([await run('logits'), await run('probabilities'), await run('pooled', 'probabilities')]).toEqual([
+      wanted,
+      wanted,
+      wanted,
+    ]);
+    expect(await run('keys', 'pooled')).toBe('ok');
+    strict.dispose();
+  }
+  weights.get('head.output.weight')!.data.fill(0);
+  weights.get('tdhp.fusion.weight')!.data.fill(3e38);
+  const strict = await HPformer.load(serializeCheckpoint(config, weights), { device: 'cpu', nonFinite: 'error' });
+  await expect(strict.run(batchOf(2, 1, 48, 3), { outputs: ['keys'] })).rejects.toMatchObject({
+    code: 'ERR_HPFORMER_INPUT',
+    message: expect.stringMatching(
+      /^keys: expected finite values, got -?(inf|nan).* at sequence 0, segment 0, channel 0/i,
+    ),
+  });
   strict.dispose();
 });
 

@@ -1,7 +1,7 @@
 /** Sizes at the edges of integers, memory that runs out, and memory that comes back. */
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { HPformer, kernels, presets, Tensor } from '../../src';
+import { HPformer, type HPformerError, kernels, presets, Tensor } from '../../src';
 import { initialWeights } from '../../src/checkpoint/init';
 import { parameterCount } from '../../src/checkpoint/names';
 import { validateConfig } from '../../src/config/validate';
@@ -191,6 +191,51 @@ console.log(codes.join(' '));`,
   },
   90000,
 );
+
+testUnless(
+  notOn('linux') ?? underSanitizer(),
+  'ulimit -v: weights, feeds and kernels that cannot be copied are errors of memory',
+  () => {
+    const { status, stdout, stderr } = limited(
+      6144,
+      `
+const { loadAddon } = require(${JSON.stringify(join(root, 'dist', 'native', 'load.js'))});
+const { nativeSpec } = require(${JSON.stringify(join(root, 'dist', 'native', 'spec.js'))});
+const config = hp.presets.image({ hidden: 8, heads: 2, layers: 1 });
+const model = await hp.HPformer.create(config, { device: 'cpu', maxBytes: 2 ** 50, seed: 1 });
+// As much as there is, but for a little: a copy has no room.
+const fill = [];
+for (let size = 2 ** 30; size >= 2 ** 26; ) {
+  try { fill.push(new Float32Array(size / 4)); } catch { size /= 2; }
+}
+const big = fill[0];
+const codes = [
+  await codeOf(() => model.run({ values: new Float64Array(big.buffer) })),
+  await codeOf(() => model.run({ values: big })),
+  await codeOf(() => hp.kernels.dense({ x: new hp.Tensor('float32', big, [big.length / 64, 64]), weight: new hp.Tensor('float32', new Float32Array(4096), [64, 64]) }, { activation: 'linear' })),
+  await new Promise((resolve) =>
+    loadAddon().createModel(nativeSpec(config), { 'embedding.weight': big },
+      { device: 'cpu', precision: 0, threads: 1, key: '', rejectNonFinite: false }, (code) => resolve(code))),
+];
+fill.length = 0;
+console.log(codes.join(' '));`,
+    );
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout.trim()).toBe('ERR_HPFORMER_MEMORY ERR_HPFORMER_MEMORY ERR_HPFORMER_MEMORY 10');
+  },
+  90000,
+);
+
+test('a limit on bytes is looked at before a feed is converted', async () => {
+  const strict = await create({ maxBytes: 2 ** 20 });
+  const features = new Tensor('float16', new Uint16Array(48 * 7 * 100_000), [100_000, 48, 7]);
+  const before = process.memoryUsage().arrayBuffers;
+  const { code, message } = (await strict.run({ features }).catch((error) => error)) as HPformerError;
+  expect(code).toBe('ERR_HPFORMER_LIMIT');
+  expect(message).toMatch(/features \[100000, 48, 7\] alone needs 134400000$/);
+  expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 ** 20);
+  strict.dispose();
+});
 
 test('a limit on bytes is looked at before anything is allocated', async () => {
   const model = await create();

@@ -34,6 +34,18 @@ test.each(Object.entries(presets))('%s: the nodes hold every parameter once', (_
   expect(total).toBe(parameterCount(config).used);
 });
 
+test('a rule that only long sequences satisfy is found soon', () => {
+  const { segments } = text({});
+  for (const [times, first] of [
+    [1, 1024],
+    [5000, 55000],
+    [65536, 917504],
+  ]) {
+    const graph = buildGraph(text({ segments: { ...segments, rule: 'upstream', times: times!, steps: null } }));
+    expect(`${graph}`).toMatch(new RegExp(`^batch 1, steps ${first}\n`));
+  }
+});
+
 test('tied layers hold their parameters once', () => {
   const graph = buildGraph(text({ tiedLayers: true, layers: 3 }));
   expect(graph.node('layer.0')!.parameterCount).toBeGreaterThan(0);
