@@ -53,6 +53,19 @@ export function bundleHash(state: Pick<StateDict, 'tensors' | 'metadata'>): stri
   return hash.digest('hex');
 }
 
+/** Levels of lists and objects that a bundle's content may have: what compares or copies it recurses. */
+const deepest = 64;
+
+/** Whether a JSON value has at most so many levels; level by level, since a recursion would end where it should judge. */
+function nestsAtMost(value: unknown, levels: number): boolean {
+  let level = [value];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > levels) return false;
+    level = level.flatMap((v) => (typeof v === 'object' && v !== null ? Object.values(v) : []));
+  }
+  return true;
+}
+
 function parseContent(where: string, text: string): BundleContent {
   let content: Partial<BundleContent> | null;
   try {
@@ -65,6 +78,7 @@ function parseContent(where: string, text: string): BundleContent {
   if (content.version !== bundleVersion) {
     throw fail(where, `expected bundle version ${bundleVersion}, got ${describe(content.version)}`);
   }
+  if (!nestsAtMost(content, deepest)) throw fail(where, `expected content of at most ${deepest} levels, got more`);
   const { name, recipe, features, labels, provenance } = content;
   if (typeof name !== 'string') throw fail(where, `name: expected a string, got ${describe(name)}`);
   if (typeof recipe !== 'string') throw fail(where, `recipe: expected a string, got ${describe(recipe)}`);

@@ -137,7 +137,7 @@ export class BinMemory {
 }
 
 /** 30 years of hours, 160 MB of values: one row with a time far away may not fill the memory. */
-const mostBins = 2 ** 18;
+export const mostBins = 2 ** 18;
 
 /**
  * The bins of a stay, its rows checked.

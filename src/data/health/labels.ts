@@ -1,6 +1,8 @@
 import { HPformerError } from '../../errors';
+import { checkInteger } from '../../model/options';
 import { describe } from '../../tensor/shape';
 import { checkOptions, checkType } from '../check';
+import { mostBins } from './discretize';
 
 /**
  * `published`: bit for bit what the authors' scripts make, defects included. `corrected` (default): defects repaired or flagged;
@@ -10,7 +12,7 @@ export type Compat = 'published' | 'corrected';
 
 /** One line of a list file: the label known at that hour of the stay. */
 export interface LabelSample {
-  /** Hours since admission, > 0. */
+  /** Hours since admission, above 0 and at most 262,144. */
   hours: number;
   /** Decompensation: 0 or 1. Length of stay: remaining hours. */
   label: number;
@@ -18,7 +20,7 @@ export interface LabelSample {
 
 /** Options of the label functions. */
 export interface LabelOptions {
-  /** Steps to pad or cut to, at the end; default 504. */
+  /** Steps to pad or cut to, at the end, 1,000,000 at most; default 504. */
   steps?: number;
   compat?: Compat;
 }
@@ -76,10 +78,10 @@ function place(where: string, samples: readonly LabelSample[], check: (label: nu
     throw new HPformerError('ERR_HPFORMER_INPUT', `${where}: expected at least one sample, got ${describe(samples)}`);
   }
   for (const [i, sample] of samples.entries()) {
-    if (!(Number.isFinite(sample?.hours) && sample.hours > 0 && sample.hours < 1e9)) {
+    if (!(Number.isFinite(sample?.hours) && sample.hours > 0 && sample.hours <= mostBins)) {
       throw new HPformerError(
         'ERR_HPFORMER_INPUT',
-        `${where}: samples[${i}].hours: expected hours of the stay, above 0, got ${describe(sample?.hours)}`,
+        `${where}: samples[${i}].hours: expected hours of the stay, above 0 and at most ${mostBins}, got ${describe(sample?.hours)}`,
       );
     }
     const wanted = check(sample.label);
@@ -99,14 +101,12 @@ function place(where: string, samples: readonly LabelSample[], check: (label: nu
   return { y, first: binOf(sorted[0]!.hours), steps };
 }
 
+/** As many as the command line takes. */
+const mostSteps = 1_000_000;
+
 function finish(placed: Placed, labels: ArrayLike<number>, options: LabelOptions, compat: Compat): StepLabels {
   const { steps = 504 } = options ?? {};
-  if (!Number.isInteger(steps) || steps < 1) {
-    throw new HPformerError(
-      'ERR_HPFORMER_RANGE',
-      `labels: steps: expected an integer of at least 1, got ${describe(steps)}`,
-    );
-  }
+  checkInteger('labels: steps', steps, 1, mostSteps);
   const kept = Math.min(placed.steps, steps);
   const out: StepLabels = { labels: new Float64Array(steps), valid: new Uint8Array(steps), step: kept - 1 };
   for (let i = 0; i < kept; i++) {
@@ -125,7 +125,7 @@ function finish(placed: Placed, labels: ArrayLike<number>, options: LabelOptions
  * With compat `published` the steps before a late first event keep label 0 and count as valid; corrected, they are not valid.
  *
  * @param samples the list-file lines of one stay, in any order.
- * @throws HPformerError `ERR_HPFORMER_INPUT` for no samples, hours that are not above 0, labels other than 0 and 1, or (published, as there) fewer than 5 steps.
+ * @throws HPformerError `ERR_HPFORMER_INPUT` for no samples, hours that are not above 0 or more than 262,144, labels other than 0 and 1, or (published, as there) fewer than 5 steps.
  */
 export function decompensationLabels(samples: readonly LabelSample[], options: LabelOptions = {}): StepLabels {
   checkOptions('decompensation labels', options);
@@ -146,7 +146,7 @@ export function decompensationLabels(samples: readonly LabelSample[], options: L
  * With compat `published` the steps before a late first event get class 0 and count as valid; corrected, they are not valid.
  *
  * @param samples the list-file lines of one stay (remaining hours), in any order.
- * @throws HPformerError `ERR_HPFORMER_INPUT` for no samples, hours that are not above 0, labels that are not finite, or (published, as there) fewer than 5 steps.
+ * @throws HPformerError `ERR_HPFORMER_INPUT` for no samples, hours that are not above 0 or more than 262,144, labels that are not finite, or (published, as there) fewer than 5 steps.
  */
 export function lengthOfStayLabels(samples: readonly LabelSample[], options: LabelOptions = {}): StepLabels {
   checkOptions('length-of-stay labels', options);

@@ -211,6 +211,22 @@ describe('bundle', () => {
     expect([error.code, error.message]).toEqual(['ERR_HPFORMER_CHECKPOINT', expect.stringMatching(message)]);
   });
 
+  test('content that nests without end is refused, and overflows no stack', async () => {
+    let deep: object = {};
+    for (let i = 0; i < 3000; i++) deep = { deep };
+    const error = await failure(() =>
+      readBundle(
+        rewrite((content) => {
+          content.features = deep;
+        }),
+      ),
+    );
+    expect([error.code, error.message]).toEqual([
+      'ERR_HPFORMER_CHECKPOINT',
+      expect.stringContaining('expected content of at most 64 levels, got more'),
+    ]);
+  });
+
   test('content that does not have the hash of the file is refused', async () => {
     const changed = rewrite((c) => Object.assign(c, { name: 'other' }), true);
     expect((await failure(() => readBundle(changed))).message).toMatch(/the file was changed/);

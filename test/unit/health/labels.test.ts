@@ -121,11 +121,22 @@ test('class edges belong to the upper class', () => {
   ]);
 });
 
+test.each([decompensationLabels, lengthOfStayLabels])(
+  'hours beyond 30 years may not fill the memory: %p',
+  (labelsOf) => {
+    const at = (hours: number) => () => labelsOf([{ hours, label: 1 }], { steps: 5 });
+    expect(at(262_144)().step).toBe(4);
+    for (const hours of [262_145, 9e8])
+      expect(at(hours)).toThrow(/samples\[0\]\.hours: expected hours of the stay, above 0 and at most 262144, got/);
+  },
+);
+
 test('malformed samples are named', () => {
   expect(() => decompensationLabels([])).toThrow(/at least one sample/);
   expect(() => decompensationLabels([{ hours: 5, label: 2 }])).toThrow(/samples\[0\]\.label: expected 0 or 1, got 2/);
   expect(() => lengthOfStayLabels([{ hours: Number.NaN, label: 2 }])).toThrow(/samples\[0\]\.hours/);
   expect(() => lengthOfStayLabels([{ hours: 5, label: Number.NaN }])).toThrow(/remaining hours/);
   expect(() => lengthOfStayLabels([{ hours: 5, label: 1 }], { steps: 0 })).toThrow(/steps/);
+  expect(() => lengthOfStayLabels([{ hours: 5, label: 1 }], { steps: 1e15 })).toThrow(/steps: expected/);
   expect(() => lengthOfStayLabels([{ hours: 5, label: 1 }], { compat: 'other' as 'published' })).toThrow(/compat/);
 });

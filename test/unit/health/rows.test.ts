@@ -259,6 +259,47 @@ describe('FHIR', () => {
     expect([stays.get('p')![50], stays.get('p')![2 * 76 + 50]]).toEqual([60, 65]);
   });
 
+  test('Bundles in Bundles: to a depth, then an error and no overflow of the stack', async () => {
+    const nested = (depth: number) =>
+      `${'{"resourceType":"Bundle","entry":[{"resource":'.repeat(depth)}${JSON.stringify(
+        bundle(encounter, observation('8867-4', quantity(70, '/min'))),
+      )}${'}]}'.repeat(depth)}`;
+    expect((await read('deep.json', nested(32))).stays.get('e1')![50]).toBe(70);
+    for (const depth of [33, 20_000])
+      await expect(read('deep.json', nested(depth))).rejects.toMatchObject({
+        code: 'ERR_HPFORMER_INPUT',
+        message: expect.stringMatching(/entry 1: expected Bundles at most 32 deep, got one in 33 others$/),
+      });
+  });
+
+  test('observations of one time and variable: the last stands, whatever came between', async () => {
+    const times = ['11:20', '12:20', '11:20', '12:20'].map((t) => `2150-03-01T${t}:00Z`);
+    const rates = times.map((time, i) => observation('8867-4', quantity(60 + i, '/min'), time));
+    const { stays, counts } = await read('twins.json', bundle(encounter, ...rates));
+    expect([stays.get('e1')![50], stays.get('e1')![76 + 50]]).toEqual([62, 63]);
+    expect(counts).toEqual({ 'two values of Heart Rate at one time, the later kept': 2 });
+  });
+
+  test('lists that are none, or hold no objects, are counted and end nothing', async () => {
+    for (const wrong of [true, 5, {}, [null], [5]]) {
+      const rate = quantity(70, '/min');
+      const answer = { valueCodeableConcept: { text: 'x', coding: wrong } };
+      const { stays } = await read(
+        'lists.json',
+        bundle(
+          encounter,
+          { ...observation('8867-4', rate), code: { coding: wrong } },
+          observation('9267-6', answer),
+          observation('85354-9', { component: wrong }),
+          observation('85354-9', { component: [{ code: { coding: wrong }, ...rate }] }),
+          observation('9267-6', { valueCodeableConcept: { coding: [{ extension: wrong }] } }),
+          observation('8867-4', rate),
+        ),
+      );
+      expect(stays.get('e1')![50]).toBe(70);
+    }
+  });
+
   test('what is no FHIR', async () => {
     await expect(read('n.json', '{"a": 1}')).rejects.toThrow(/n.json: expected a FHIR Bundle or Observation/);
     await expect(read('n.json', '{')).rejects.toThrow(/n.json: expected JSON/);

@@ -95,6 +95,9 @@ const refillSeconds: ReadonlyMap<unknown, number> = new Map([
   ['ms', 0.001],
 ]);
 
+/** Bundles inside a Bundle: searches and batches nest one or two. */
+const deepest = 32;
+
 /** Statuses whose values stand. Preliminary, registered, cancelled and erroneous observations are dropped. */
 const finalStatuses = new Set(['final', 'amended', 'corrected']);
 
@@ -144,7 +147,8 @@ function fhirTime(text: unknown): number | undefined {
 
 interface Stay {
   begin: number | undefined;
-  readings: { time: number; variable: number; value: number; code: string }[];
+  /** By time and variable, in the order they came. */
+  readings: Map<string, { time: number; variable: number; value: number; code: string }>;
   ids: Set<string>;
 }
 
@@ -158,8 +162,11 @@ export class FhirStay {
     private readonly drops: DropReport,
   ) {}
 
-  /** Adds an Observation, an Encounter (its start is hour 0) or a Bundle of them; other resources are counted. */
-  add(json: unknown, place: string): void {
+  /**
+   * Adds an Observation, an Encounter (its start is hour 0) or a Bundle of them; other resources are counted.
+   * @throws HPformerError `ERR_HPFORMER_INPUT` for a Bundle whose entries are no list, or that is inside more than 32 others.
+   */
+  add(json: unknown, place: string, depth = 0): void {
     const resource = json as { resourceType?: string; entry?: { resource?: unknown }[] };
     if (resource?.resourceType === 'Bundle') {
       if (resource.entry !== undefined && !Array.isArray(resource.entry)) {
@@ -168,8 +175,14 @@ export class FhirStay {
           `${place}: expected the entries of a Bundle, got ${describe(resource.entry)}`,
         );
       }
+      if (depth > deepest) {
+        throw new HPformerError(
+          'ERR_HPFORMER_INPUT',
+          `${place}: expected Bundles at most ${deepest} deep, got one in ${depth} others`,
+        );
+      }
       (resource.entry ?? []).forEach((entry, i) => {
-        this.add(entry?.resource, `${place} entry ${i + 1}`);
+        this.add(entry?.resource, `${place} entry ${i + 1}`, depth + 1);
       });
       return;
     }
@@ -207,7 +220,7 @@ export class FhirStay {
       this.drops.add('no effective time with hour and zone', place);
       return;
     }
-    const stay = this.stays.get(key) ?? { begin: undefined, readings: [], ids: new Set() };
+    const stay = this.stays.get(key) ?? { begin: undefined, readings: new Map(), ids: new Set() };
     this.stays.set(key, stay);
     if (typeof observation.id === 'string') {
       if (stay.ids.has(observation.id)) {
@@ -216,7 +229,7 @@ export class FhirStay {
       }
       stay.ids.add(observation.id);
     }
-    const components = observation.component ?? [];
+    const components = objectsOf(observation.component);
     for (const part of [observation, ...components]) {
       // A panel's own code says nothing by itself: its numbers are in the components.
       if (part === observation && components.length > 0 && !hasValue(observation)) continue;
@@ -225,7 +238,7 @@ export class FhirStay {
   }
 
   private reading(part: Component, time: number, stay: Stay, place: string): void {
-    const codes = (part.code?.coding ?? []).filter((c) => c.system === loincSystem && typeof c.code === 'string');
+    const codes = objectsOf(part.code?.coding).filter((c) => c.system === loincSystem && typeof c.code === 'string');
     const found = new Set(codes.flatMap((c) => loincVariables.get(c.code as string) ?? []));
     if (found.size !== 1) {
       const named = codes.map((c) => c.code).join(', ') || 'none';
@@ -239,7 +252,8 @@ export class FhirStay {
     const value = this.value(part, variable, place);
     if (value === undefined) return;
     const code = codes[0]!.code as string;
-    const twin = stay.readings.find((r) => r.time === time && r.variable === variable);
+    const key = `${time} ${variable}`;
+    const twin = stay.readings.get(key);
     if (twin) {
       // Two codes for one measurement, or a re-sent one: the last stands, as in the discretiser.
       this.drops.add(
@@ -252,7 +266,7 @@ export class FhirStay {
       twin.code = code;
       return;
     }
-    stay.readings.push({ time, variable, value, code });
+    stay.readings.set(key, { time, variable, value, code });
   }
 
   private value(part: Component, variable: number, place: string): number | undefined {
@@ -281,7 +295,7 @@ export class FhirStay {
       return converted;
     }
     const concept = part.valueCodeableConcept;
-    const codings = concept?.coding ?? [];
+    const codings = objectsOf(concept?.coding);
     const texts = [concept?.text, part.valueString, ...codings.map((c) => c.display)].filter(
       (t): t is string => typeof t === 'string',
     );
@@ -290,9 +304,7 @@ export class FhirStay {
       if (position !== undefined) return position;
     }
     if (name === 'Capillary refill rate' && quantity) return this.refill(quantity, place);
-    const ordinal = codings
-      .flatMap((c) => (Array.isArray(c.extension) ? c.extension : []))
-      .find((e) => e?.url === ordinalValue)?.valueDecimal;
+    const ordinal = codings.flatMap((c) => objectsOf(c.extension)).find((e) => e.url === ordinalValue)?.valueDecimal;
     const answers = comaAnswers[name] ?? [];
     const answer = codings
       .filter((c) => c.system === loincSystem)
@@ -323,11 +335,11 @@ export class FhirStay {
   /** The stays collected; hour 0 is the encounter's start, or the first reading's time where no Encounter came. */
   *episodes(): Generator<EpisodeInput> {
     for (const [key, stay] of this.stays) {
-      if (stay.readings.length === 0) continue;
+      if (stay.readings.size === 0) continue;
       let first = Number.POSITIVE_INFINITY;
-      for (const { time } of stay.readings) if (time < first) first = time;
+      for (const { time } of stay.readings.values()) if (time < first) first = time;
       const begin = this.begins.get(key) ?? first;
-      const readings: TimedReading[] = stay.readings.map(({ time, variable, value }) => ({
+      const readings: TimedReading[] = Array.from(stay.readings.values(), ({ time, variable, value }) => ({
         hours: (time - begin) / 3_600_000,
         variable,
         value,
@@ -350,6 +362,11 @@ export async function* readFhir(file: string, options: EpisodeReadOptions): Asyn
   const stays = new FhirStay(file, options.drops);
   stays.add(json, file);
   yield* stays.episodes();
+}
+
+/** The objects of a list that came in a file; what is no list has none. */
+function objectsOf<T extends object>(list: readonly T[] | undefined): T[] {
+  return Array.isArray(list) ? list.filter((item) => typeof item === 'object' && item !== null) : [];
 }
 
 function hasValue(part: Component): boolean {
