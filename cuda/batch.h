@@ -31,6 +31,7 @@ struct Input {
   const Feed<float>* feed = nullptr;
   const SequenceOutputs<float>* out = nullptr;
   int64_t steps = 0;        // L
+  int64_t positions = 0;    // rows of source.origin; fewer than L where padding goes beyond learned positions
   int64_t segmentsMax = 0;  // row stride of everything per segment
   int64_t segments = 0;     // the most that a sequence of the slice has
   int64_t rowsMax = 0;      // most rows of one sequence that enter the layers (fused)

@@ -228,9 +228,10 @@ class Fused {
 
   // Rows of up to 16 sequences in one tile, fewer where that would leave most of the device idle; TDHP of as many of
   // them at once as there is room for.
-  Status pack(int segments, int64_t steps, Shape* shape) const {
+  Status pack(const Input& in, Shape* shape) const {
+    const int segments = static_cast<int>(in.segments);
     shape->packed = static_cast<int>(std::clamp<int64_t>((slice_.count + 7) / 8, 1, 16));
-    shape->single = steps <= kTogetherSteps;
+    shape->single = in.steps <= kTogetherSteps;
     shape->stages = least(segments).stages;
     while (shape->packed > 1 && !measure(segments, shape)) --shape->packed;
     if (!measure(segments, shape)) shape->single = 0;
@@ -240,7 +241,7 @@ class Fused {
         shape->single = (packed + turns - 1) / turns;
         if (measure(segments, shape)) break;
       }
-      shape->staged = absorbed() && packed > 1 ? static_cast<int>(steps) : 0;
+      shape->staged = absorbed() && packed > 1 ? static_cast<int>(std::min(in.steps, in.positions)) : 0;
       if (!measure(segments, shape)) shape->staged = 0;
     }
     return measure(segments, shape) ? Status() : noRoom();
@@ -253,11 +254,10 @@ class Fused {
   Status one() {
     Input in;
     if (Status s = stageInput(model_, slice_, false, RowSelection::read, program_, &in); !s.ok()) return s;
-    const int segments = static_cast<int>(in.segments);
     const bool steps = pick() == Pick::steps;
     Shape shape;
     if (packable()) {
-      if (Status s = pack(segments, in.steps, &shape); !s.ok()) return s;
+      if (Status s = pack(in, &shape); !s.ok()) return s;
     } else if (!choose(in, steps ? in.steps : 1, &shape)) {
       return noRoom();
     }

@@ -75,6 +75,7 @@ Status stageInput(DeviceModel& model, const Slice& slice, bool second, RowSelect
   std::shared_ptr<OriginTable> origin;
   const int64_t positions = steps + (hasPadding(spec) ? spec.padding + 1 : 0);
   if (Status s = model.origin(positions, &origin); !s.ok()) return s;
+  input->positions = origin->rows;
   RowSource& source = input->source;
   source.steps = static_cast<int>(steps);
   source.hidden = static_cast<int>(spec.hidden);

@@ -227,16 +227,18 @@ void DeviceModel::packFused(const Weights& w, Packer* packer) {
 
 Status DeviceModel::origin(int64_t rows, std::shared_ptr<OriginTable>* out) {
   std::lock_guard lock(originMutex_);
+  const int64_t hidden = spec_.hidden, learned = static_cast<int64_t>(positions_.positions.size()) / hidden;
+  // Sequences may be padded beyond what was learned; nothing there is embedded.
+  if (learned > 0) rows = std::min(rows, learned);
   if (origin_ && origin_->rows >= rows) {
     *out = origin_;
     return {};
   }
   const bool features = spec_.embedding == EmbeddingKind::features;
   const bool single = spec_.positions == PositionKind::none && !features;  // one row, repeated by a stride of 0
-  const int64_t hidden = spec_.hidden;
   int64_t count = std::max<int64_t>(64, rows);
   if (origin_) count = std::max(count, origin_->rows * 2);
-  if (spec_.positions == PositionKind::learned) count = static_cast<int64_t>(positions_.positions.size()) / hidden;
+  if (learned > 0) count = learned;
   const int64_t stored = single ? 1 : count;
   const double scale = inputScale(spec_);
   std::vector<float> floats(static_cast<size_t>(stored * hidden));

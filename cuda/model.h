@@ -33,7 +33,8 @@ struct PackedHead {
   Act activation = Act::linear;
 };
 
-// bias + position vector of every position up to `rows`, in float; grown when a longer sequence comes.
+// bias + position vector of every position up to `rows`, in float; grown when a longer sequence comes, learned ones
+// whole from the start.
 struct OriginTable {
   DeviceBuffer floats;
   DeviceBuffer prefix;  // double [rows + 1, hidden]: sums of the rows before; only for features
@@ -54,7 +55,8 @@ class DeviceModel {
   int64_t bytes() const { return static_cast<int64_t>(block_.bytes()); }
 
   const float* at(size_t offset) const { return offset == kNone ? nullptr : block_.at<float>(offset * sizeof(float)); }
-  // A table with at least `rows` rows. The caller keeps it until the work that reads it is done.
+  // A table with at least `rows` rows, or all that were learned. The caller keeps it until the work that reads it is
+  // done.
   Status origin(int64_t rows, std::shared_ptr<OriginTable>* out);
 
   size_t embedding =

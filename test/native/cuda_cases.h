@@ -1,5 +1,6 @@
 // Random models and batches for the CUDA tests, and the comparison with the double-precision reference.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -115,14 +116,17 @@ inline InputData randomInput(const Spec& spec, Random& r, int64_t batch, int64_t
   InputData in;
   in.steps = steps;
   const size_t cells = static_cast<size_t>(batch * steps);
+  // Only a sequence's own steps need learned positions, not what pads it.
+  const int64_t longest =
+      spec.over == Over::valid && spec.positions == PositionKind::learned ? std::min(steps, spec.maximum) : steps;
   in.lengths.resize(static_cast<size_t>(batch));
   for (int64_t b = 0; b < batch; ++b) {
-    int64_t own = steps;
+    int64_t own = longest;
     Segments s;
     for (int tries = 0; spec.over == Over::valid && tries < 50; ++tries) {
-      own = r.integer(1, steps);
+      own = r.integer(1, longest);
       if (segmentsOf(spec, own, &s).ok()) break;
-      own = steps;
+      own = longest;
     }
     in.lengths[static_cast<size_t>(b)] = static_cast<int32_t>(spec.over == Over::valid ? own : r.integer(1, steps + 3));
     (void)segmentsOf(spec, spec.over == Over::valid ? own : steps, &s);

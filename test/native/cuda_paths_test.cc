@@ -18,6 +18,7 @@ namespace {
 
 std::atomic<int> gLaunches{0};
 std::atomic<unsigned> gBlocks{0};  // of the last launch
+std::atomic<int> gUploads{0};      // device memory for what stays there
 
 Spec small(int64_t hidden, int64_t heads, Readout readout) {
   Spec spec;
@@ -147,6 +148,40 @@ void sharedSequences() {
   }
 }
 
+// Sequences padded beyond the learned positions, of which only their own steps need one; a table is uploaded once.
+void learnedPositions() {
+  for (const EmbeddingKind kind : {EmbeddingKind::features, EmbeddingKind::tokens, EmbeddingKind::scalar}) {
+    for (const Readout readout : {Readout::step, Readout::steps, Readout::mean}) {
+      for (const int64_t hidden : {64, 16}) {
+        if (hidden == 16 && kind != EmbeddingKind::features) continue;
+        Spec spec = small(hidden, 4, readout);
+        spec.embedding = kind;
+        spec.vocabulary = 20;
+        spec.padding = kind == EmbeddingKind::tokens ? 1 : -1;
+        spec.positions = PositionKind::learned;
+        spec.maximum = 48;
+        spec.over = Over::valid;
+        spec.layers = 1;
+        const std::string what = "learned positions, embedding " + std::to_string(static_cast<int>(kind)) +
+                                 ", hidden " + std::to_string(hidden) + ", readout " +
+                                 std::to_string(static_cast<int>(readout));
+        const int64_t size = readout == Readout::step ? 9 : 2;  // from 9 on sequences share tiles and tables
+        compare(spec, what, size, 64, false);
+        Random r(19);
+        std::unique_ptr<Backend> backend;
+        const Batch batch = randomBatch(spec, r, size, 64, 0);
+        Run<float> run(spec, batch, false, false);
+        Status s = load(spec, std::make_shared<const Weights>(randomWeights(spec, r)), Precision::float32, &backend);
+        if (s.ok()) s = backend->run(run.request, {}, kNever);
+        gUploads = 0;
+        if (s.ok()) s = backend->run(run.request, {}, kNever);
+        expect(s.ok(), what + ": " + s.message);
+        expect(gUploads == 0, what + ": " + std::to_string(gUploads) + " tables uploaded again");
+      }
+    }
+  }
+}
+
 // Widths without fused kernels.
 void oddWidths() {
   for (const int64_t hidden : {16, 320, 512}) {
@@ -229,7 +264,9 @@ int main() {
     gBlocks = gx * gy;
     return real.launchKernel(f, gx, gy, gz, bx, by, bz, shared, stream, arguments, extra);
   };
+  table.memAlloc = [](cuda::CUdeviceptr* address, size_t bytes) { return ++gUploads, real.memAlloc(address, bytes); };
   cuda::replaceDriverForTests(&table);
+  learnedPositions();
   embeddedRows();
   sharedSequences();
   cuda::replaceDriverForTests(nullptr);

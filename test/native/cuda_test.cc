@@ -61,6 +61,11 @@ Spec randomSpec(Random& r, bool fast) {
   spec.labels = r.integer(1, 12);
   spec.headBias = r.coin();
   spec.link = r.pick<Link>({Link::none, Link::sigmoid, Link::softmax});
+  if (spec.positions == PositionKind::learned && spec.over == Over::valid && r.coin()) {
+    Segments segments;
+    do spec.maximum = r.integer(10, 60);  // batches are padded beyond it
+    while (!segmentsOf(spec, spec.maximum, &segments).ok());
+  }
   return spec;
 }
 

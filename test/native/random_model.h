@@ -1,5 +1,6 @@
 // Random small models and batches for the native property tests; everything follows from one printed seed.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <random>
@@ -67,6 +68,8 @@ inline Spec randomSpec(Random& r) {
   s.labels = r.in(1, 12);
   s.headBias = r.chance(0.5);
   s.link = static_cast<Link>(r.in(0, 2));
+  // Batches padded beyond what positions there are, which only a sequence's own steps need.
+  if (s.positions == PositionKind::learned && s.over == Over::valid && r.chance(0.5)) s.maximum = r.in(10, 100);
   return s;
 }
 
@@ -126,7 +129,8 @@ inline bool randomBatch(Random& r, const Spec& s, int64_t batch, int64_t steps, 
   const auto side = [&](int which) {
     const int64_t l = which == 0 ? steps : std::max<int64_t>(1, steps + r.in(-3, 5));
     const int64_t n = batch * l;
-    if (s.positions == PositionKind::learned && l > s.maximum) return false;
+    const int64_t longest = s.positions == PositionKind::learned ? std::min(l, s.maximum) : l;
+    if (s.over == Over::padded && longest < l) return false;
     if (s.embedding == EmbeddingKind::features) {
       const Vector x = randomVector(r, n * s.features, -2, 2);
       d->features[which] = x;
@@ -143,7 +147,7 @@ inline bool randomBatch(Random& r, const Spec& s, int64_t batch, int64_t steps, 
     }
     int64_t most = 0;
     for (int64_t b = 0; b < batch; ++b) {
-      const int64_t own = s.over == Over::valid ? r.in(1, l) : l;
+      const int64_t own = s.over == Over::valid ? r.in(1, longest) : l;
       f->lengths[which].push_back(static_cast<int32_t>(s.over == Over::valid ? own : r.in(1, l + 3)));
       Segments segments;
       if (!segmentsOf(s, own, &segments).ok()) return false;
