@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { constants, createWriteStream, type WriteStream } from 'node:fs';
+import { constants, createWriteStream, rmSync, type WriteStream } from 'node:fs';
 import { type FileHandle, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { HPformerError } from './errors';
@@ -92,33 +92,71 @@ export async function makeFolder(path: string): Promise<void> {
   }
 }
 
-/**
- * Writes a whole file or nothing: a temporary file beside it, flushed, then renamed. A reader sees the old file or the new one.
- * @throws HPformerError `ERR_HPFORMER_FILE`.
- */
+/** Files of this process that are begun and not complete. */
+const unfinished = new Set<string>();
+
+/** Removes every file that is begun and not complete: for a process that ends before its work does. */
+export function removeUnfinished(): void {
+  for (const file of unfinished) {
+    try {
+      rmSync(file, { force: true });
+    } catch {
+      // The others all the same.
+    }
+  }
+  unfinished.clear();
+}
+
+/** A file that is written beside its name and gets it when complete: a reader sees the old file or the new one. */
+export class Unfinished {
+  /** Where it is written. */
+  readonly temporary: string;
+
+  constructor(readonly target: string) {
+    this.temporary = `${target}.${randomBytes(6).toString('hex')}.tmp`;
+    unfinished.add(this.temporary);
+  }
+
+  /** Gives the file, which is complete and closed, its name. */
+  async keep(): Promise<void> {
+    await rename(this.temporary, this.target);
+    unfinished.delete(this.temporary);
+  }
+
+  /** Removes the file, if it is there. */
+  async drop(): Promise<void> {
+    await rm(this.temporary, { force: true }).catch(() => undefined);
+    unfinished.delete(this.temporary);
+  }
+}
+
+/** Writes a whole file or nothing, flushed to the disk. @throws HPformerError `ERR_HPFORMER_FILE`. */
 export async function writeAtomically(path: string, content: Uint8Array | string): Promise<void> {
-  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+  const begun = new Unfinished(path);
   try {
-    const file = await open(temporary, 'wx');
+    const file = await open(begun.temporary, 'wx');
     try {
       await file.writeFile(content);
       await file.sync();
     } finally {
       await file.close();
     }
-    await rename(temporary, path);
+    await begun.keep();
   } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => undefined);
+    await begun.drop();
     throw fileError(path, 'written', cause);
   }
 }
 
 /** Writes a file where it lies, without the flush of {@link writeAtomically}: for many small ones. @throws HPformerError `ERR_HPFORMER_FILE`. */
 export async function writePlainly(path: string, content: string): Promise<void> {
+  unfinished.add(path);
   try {
     await writeFile(path, content);
   } catch (cause) {
     throw fileError(path, 'written', cause);
+  } finally {
+    unfinished.delete(path);
   }
 }
 
@@ -176,5 +214,33 @@ export class TextWriter {
   private check(): void {
     const { errored } = this.stream;
     if (errored) throw fileError(this.name, 'written', errored);
+  }
+}
+
+/** A text file written piece by piece that appears under its name when it ends, and leaves nothing where it does not. */
+export class WholeTextWriter extends TextWriter {
+  private readonly begun: Unfinished;
+
+  constructor(path: string) {
+    const begun = new Unfinished(path);
+    super(begun.temporary, 'wx', path);
+    this.begun = begun;
+  }
+
+  /** Completes the file. @throws HPformerError `ERR_HPFORMER_FILE`; the file is removed then. */
+  override async end(): Promise<void> {
+    try {
+      await super.end();
+      await this.begun.keep();
+    } catch (cause) {
+      await this.abandon();
+      throw cause instanceof HPformerError ? cause : fileError(this.begun.target, 'written', cause);
+    }
+  }
+
+  /** Closes and removes what was written so far. */
+  override async abandon(): Promise<void> {
+    await super.abandon();
+    await this.begun.drop();
   }
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { HPformerError } from '../errors';
+import { removeUnfinished } from '../files';
 import { bench } from './bench';
 import { type Command, commandHelp, type Io, note, parseCommand, readerGone, UsageError, write } from './command';
 import { convert } from './convert';
@@ -115,6 +116,7 @@ if (require.main === module) {
   // Whoever writes is told by the write itself; without listeners the same failure would end the process as a defect.
   process.stdout.on('error', () => undefined);
   process.stderr.on('error', () => undefined);
+  process.once('exit', removeUnfinished);
   // Through process.exit, so that files being written are removed.
   process.once('SIGINT', () => process.exit(130));
   process.once('SIGTERM', () => process.exit(143));

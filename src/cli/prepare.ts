@@ -13,7 +13,7 @@ import { fitNormalizer, type PrepareArraysOptions, prepareArrays, preparedFiles 
 import { synthesizeEpisode } from '../data/health/synthetic';
 import { healthTasks } from '../data/health/tasks';
 import { HPformerError } from '../errors';
-import { fileError, makeFolder, readJson, readText, TextWriter, writeAtomically, writePlainly } from '../files';
+import { fileError, makeFolder, readJson, readText, WholeTextWriter, writeAtomically, writePlainly } from '../files';
 import {
   type Command,
   choiceOption,
@@ -303,18 +303,23 @@ async function synthetic(inputs: string[], values: Values, settings: Settings, i
   const { count = 1000, seed = 1, hours = 48 } = settings;
   const progress = new Progress(io.stderr, 'stays');
   await makeFolder(out);
-  const list = new TextWriter(path.join(out, 'listfile.csv'));
-  await list.write('stay,y_true\n');
-  for (let i = 0; i < count; i++) {
-    const folder = String(Math.floor(i / shard)).padStart(4, '0');
-    if (i % shard === 0) await makeFolder(path.join(out, folder));
-    const { id, text, died } = synthesizeEpisode(i, { seed, hours });
-    const name = `${folder}/${id}_timeseries.csv`;
-    await writePlainly(path.join(out, name), text);
-    await list.write(`${name},${died}\n`);
-    progress.add(1);
+  const list = new WholeTextWriter(path.join(out, 'listfile.csv'));
+  try {
+    await list.write('stay,y_true\n');
+    for (let i = 0; i < count; i++) {
+      const folder = String(Math.floor(i / shard)).padStart(4, '0');
+      if (i % shard === 0) await makeFolder(path.join(out, folder));
+      const { id, text, died } = synthesizeEpisode(i, { seed, hours });
+      const name = `${folder}/${id}_timeseries.csv`;
+      await writePlainly(path.join(out, name), text);
+      await list.write(`${name},${died}\n`);
+      progress.add(1);
+    }
+    await list.end();
+  } catch (error) {
+    await list.abandon();
+    throw error;
   }
-  await list.end();
   const { seconds } = progress.end();
   if (values.json) await writeJson(io.stdout, { out, count, seed, hours, seconds });
   else await write(io.stdout, `${count} made-up stays in ${out} (${formatDuration(seconds)})\n`);

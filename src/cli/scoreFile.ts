@@ -1,9 +1,5 @@
-import { randomBytes } from 'node:crypto';
-import fs from 'node:fs';
-import path from 'node:path';
 import { csvField } from '../data/health/csv';
-import { HPformerError } from '../errors';
-import { fileError, TextWriter } from '../files';
+import { WholeTextWriter } from '../files';
 import { UsageError, write } from './command';
 
 /** File formats of scores, by file name ending. */
@@ -26,11 +22,7 @@ function digits(value: number, double: boolean): number {
  * interrupted run leaves an earlier file as it was.
  */
 export class ScoreWriter {
-  private readonly file: { target: string; temporary: string; writer: TextWriter } | undefined;
-  /** An interrupted run must not leave the file that it was writing. */
-  private readonly onExit = () => {
-    if (fs.existsSync(this.file!.temporary)) fs.rmSync(this.file!.temporary);
-  };
+  private readonly file: WholeTextWriter | undefined;
   private readonly put: (text: string) => Promise<void>;
   private begun = false;
 
@@ -47,11 +39,9 @@ export class ScoreWriter {
     private readonly double: boolean,
   ) {
     if (typeof target === 'string') {
-      const temporary = path.join(path.dirname(target), `.${path.basename(target)}.${randomBytes(6).toString('hex')}`);
-      const writer = new TextWriter(temporary, 'wx', target);
-      this.file = { target, temporary, writer };
-      this.put = (text) => writer.write(text);
-      process.once('exit', this.onExit);
+      const file = new WholeTextWriter(target);
+      this.file = file;
+      this.put = (text) => file.write(text);
     } else {
       this.put = (text) => write(target, text);
     }
@@ -82,24 +72,11 @@ export class ScoreWriter {
   /** Makes the file visible under its name. */
   async end(): Promise<void> {
     await this.begin();
-    if (!this.file) return;
-    const { target, temporary, writer } = this.file;
-    try {
-      await writer.end();
-      await fs.promises.rename(temporary, target);
-    } catch (error) {
-      await this.abandon();
-      throw error instanceof HPformerError ? error : fileError(target, 'written', error);
-    }
-    process.off('exit', this.onExit);
+    await this.file?.end();
   }
 
   /** Removes what was written so far. */
   async abandon(): Promise<void> {
-    if (!this.file) return;
-    await this.file.writer.abandon();
-    // Where it could not be made there is nothing to remove.
-    await fs.promises.rm(this.file.temporary, { force: true }).catch(() => undefined);
-    process.off('exit', this.onExit);
+    await this.file?.abandon();
   }
 }

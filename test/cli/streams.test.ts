@@ -1,5 +1,5 @@
 /** The command's standard streams as a shell can leave them: full, closed, or with a reader that went away. */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -79,6 +79,34 @@ describeUnless(notOn('linux'), 'standard streams that cannot be written', () => 
     ]);
     expect(fs.readdirSync(place)).toEqual([]);
   });
+
+  test.each([
+    [0, 'features.npy'],
+    [20, 'features.npy'],
+  ])('arrays on a disk with room for %d blocks: the file is named, nothing is left', (blocks, name) => {
+    const place = path.join(folder, `arrays${blocks}`);
+    expect(shell(`test -d "$T/stays" || H prepare synthetic --count 4 --out "$T/stays"`).code).toBe(0);
+    expect(shell(`test -f "$T/n.json" || H prepare normalizer "$T/stays" --workers 0 --out "$T/n.json"`).code).toBe(0);
+    const { code, err } = shell(
+      `ulimit -f ${blocks}; H prepare arrays "$T/stays" --normalizer "$T/n.json" --workers 0 --out "$T/arrays${blocks}"`,
+    );
+    expect([code, err]).toEqual([
+      1,
+      `hpformer prepare: ${place}/${name}: cannot be written (EFBIG: file too large) (ERR_HPFORMER_FILE)\n`,
+    ]);
+    expect(fs.readdirSync(place)).toEqual([]);
+  });
+});
+
+test('an interrupted command removes the file that it was writing', async () => {
+  const place = path.join(folder, 'endless');
+  const args = [main, 'prepare', 'synthetic', '--count', '100000000', '--out', place];
+  const child = spawn(process.execPath, args, { stdio: 'ignore' });
+  const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+  while (!fs.existsSync(place) || fs.readdirSync(place).length < 2) await new Promise((done) => setTimeout(done, 5));
+  child.kill('SIGTERM');
+  expect(await ended).toBe(143);
+  expect(fs.readdirSync(place).filter((name) => !/^\d{4}$/.test(name))).toEqual([]);
 });
 
 test('scores for a folder that is not there: the first cause', () => {

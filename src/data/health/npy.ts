@@ -1,5 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises';
-import { fileError } from '../../files';
+import { fileError, Unfinished } from '../../files';
 
 const types = { float32: '<f4', float64: '<f8', int32: '<i4', uint8: '|u1' } as const;
 /** Bytes before the first row. */
@@ -10,7 +10,8 @@ const gatherBytes = 1 << 20;
 export type NpyType = keyof typeof types;
 
 /**
- * Writes a NumPy 1.0 file row by row: the first dimension grows, the header is completed at the end. It holds a megabyte at most.
+ * Writes a NumPy 1.0 file row by row: the first dimension grows, the header is completed at the end, when the file
+ * appears under its name. It holds a megabyte at most.
  */
 export class NpyWriter {
   private rows = 0;
@@ -19,23 +20,27 @@ export class NpyWriter {
 
   private constructor(
     private readonly file: FileHandle,
-    private readonly path: string,
+    private readonly begun: Unfinished,
     private readonly type: NpyType,
     private readonly rowDims: readonly number[],
   ) {}
 
   /** @param rowDims dims of one row; empty for a list of numbers. @throws HPformerError `ERR_HPFORMER_FILE`. */
   static async create(path: string, type: NpyType, rowDims: readonly number[]): Promise<NpyWriter> {
+    const begun = new Unfinished(path);
+    let file: FileHandle | undefined;
     try {
-      const file = await open(path, 'w');
-      await file.write(Buffer.alloc(npyHeaderBytes, 0x20));
-      return new NpyWriter(file, path, type, rowDims);
+      file = await open(begun.temporary, 'wx');
+      await file.writeFile(Buffer.alloc(npyHeaderBytes, 0x20));
+      return new NpyWriter(file, begun, type, rowDims);
     } catch (cause) {
+      await file?.close().catch(() => undefined);
+      await begun.drop();
       throw fileError(path, 'written', cause);
     }
   }
 
-  /** Appends rows. */
+  /** Appends rows. @throws HPformerError `ERR_HPFORMER_FILE`. */
   async write(data: Float32Array | Float64Array | Int32Array | Uint8Array, rows: number): Promise<void> {
     this.rows += rows;
     const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
@@ -54,11 +59,11 @@ export class NpyWriter {
     try {
       await this.file.writeFile(bytes);
     } catch (cause) {
-      throw fileError(this.path, 'written', cause);
+      throw fileError(this.begun.target, 'written', cause);
     }
   }
 
-  /** Completes the header and closes the file. */
+  /** Completes the file and closes it. @throws HPformerError `ERR_HPFORMER_FILE`; {@link abandon} is due then. */
   async end(): Promise<void> {
     await this.flush();
     const shape = [this.rows, ...this.rowDims].join(', ');
@@ -68,12 +73,19 @@ export class NpyWriter {
     header.writeUInt16LE(npyHeaderBytes - 10, 8);
     header.write(text, 10, 'latin1');
     header[npyHeaderBytes - 1] = 0x0a;
-    await this.file.write(header, 0, npyHeaderBytes, 0);
-    await this.file.close();
+    try {
+      for (let done = 0; done < npyHeaderBytes; )
+        done += (await this.file.write(header, done, npyHeaderBytes - done, done)).bytesWritten;
+      await this.file.close();
+      await this.begun.keep();
+    } catch (cause) {
+      throw fileError(this.begun.target, 'written', cause);
+    }
   }
 
-  /** Closes without completing; the file is useless. */
+  /** Closes the file and removes it, unless it is complete. */
   async abandon(): Promise<void> {
-    await this.file.close();
+    await this.file.close().catch(() => undefined);
+    await this.begun.drop();
   }
 }

@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { HPformerError } from '../../errors';
-import { makeFolder, readText, TextWriter, writeAtomically } from '../../files';
+import { makeFolder, readText, WholeTextWriter, writeAtomically } from '../../files';
 import { checkFields, checkType } from '../check';
 import { type BinOptions, checkNormalizer, DropReport, findTask } from './arrays';
 import { healthFeatures, preprocessingHash } from './bundle';
@@ -10,7 +10,7 @@ import { countFiles, episodeJobs } from './episodes';
 import { type Compat, checkCompat, decompensationLabels, lengthOfStayLabels } from './labels';
 import { type ListedStay, readListFile } from './listfile';
 import { type Normalizer, NormalizerFitter, type NormalizerJSON } from './normalizer';
-import { NpyWriter } from './npy';
+import { type NpyType, NpyWriter } from './npy';
 import { columnNames } from './schema';
 import type { StageKind, StageOptions } from './stages';
 import { checkTask, type HealthTask, healthTasks } from './tasks';
@@ -195,22 +195,24 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
   await makeFolder(out);
   const labelled = options.list !== undefined;
   const perStep = labelled && task.readout === 'steps';
-  const writers = {
-    features: await NpyWriter.create(path.join(out, 'features.npy'), 'float32', [task.steps, width]),
-    bins: await NpyWriter.create(path.join(out, 'bins.npy'), 'int32', []),
-    step: await NpyWriter.create(path.join(out, 'step.npy'), 'int32', []),
-    ...(labelled
-      ? {
-          labels: await NpyWriter.create(path.join(out, 'labels.npy'), 'float32', [perStep ? task.steps : task.labels]),
-        }
-      : {}),
-    ...(perStep ? { valid: await NpyWriter.create(path.join(out, 'valid.npy'), 'uint8', [task.steps]) } : {}),
+  const begun: NpyWriter[] = [];
+  const create = async (name: string, type: NpyType, rowDims: number[]) => {
+    const writer = await NpyWriter.create(path.join(out, `${name}.npy`), type, rowDims);
+    begun.push(writer);
+    return writer;
   };
-  const ids = new TextWriter(path.join(out, 'ids.txt'));
+  const ids = new WholeTextWriter(path.join(out, 'ids.txt'));
   const drops = new DropReport();
   let episodes = 0;
   let skippedReadings = 0;
   try {
+    const writers = {
+      features: await create('features', 'float32', [task.steps, width]),
+      bins: await create('bins', 'int32', []),
+      step: await create('step', 'int32', []),
+      labels: labelled ? await create('labels', 'float32', [perStep ? task.steps : task.labels]) : undefined,
+      valid: perStep ? await create('valid', 'uint8', [task.steps]) : undefined,
+    };
     const stage = stageOf(options, 'features', normalizer);
     const progress = await progressOf(options);
     for await (const [{ file, stay }, result] of runStage(stage, jobsOf(options, drops), options)) {
@@ -234,10 +236,10 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
       skippedReadings += episode.skipped;
       episodes++;
     }
-    for (const writer of Object.values(writers)) await writer.end();
+    for (const writer of begun) await writer.end();
     await ids.end();
   } catch (error) {
-    for (const writer of Object.values(writers)) await writer.abandon().catch(() => undefined);
+    for (const writer of begun) await writer.abandon();
     await ids.abandon();
     throw error;
   }

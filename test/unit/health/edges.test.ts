@@ -33,6 +33,7 @@ import { readPrepared } from '../../../src/data/health/prepared';
 import { FhirStay } from '../../../src/data/health/rows/fhir';
 import { textLines } from '../../../src/data/health/rows/jsonl';
 import { HPformerError } from '../../../src/errors';
+import { removeUnfinished } from '../../../src/files';
 import { fixtureText } from './fixtures';
 
 const task = healthTasks['in-hospital-mortality'];
@@ -114,6 +115,40 @@ describe('files', () => {
     expect(await failure('ERR_HPFORMER_FILE', () => closed.write(new Float32Array(400_000), 1))).toContain(
       'x.npy: cannot be written',
     );
+    expect(await failure('ERR_HPFORMER_FILE', () => closed.end())).toContain('x.npy: cannot be written');
+    expect(fs.existsSync(at('x.npy'))).toBe(false);
+  });
+
+  test('arrays whose making fails or is interrupted leave nothing behind', async () => {
+    const inputs = [put('1_episode1_timeseries.csv', synthesizeEpisode(1).text)];
+    const options = { inputs, task, out: at('left'), normalizer: await fitNormalizer({ inputs, task, out: '' }) };
+    const { create } = NpyWriter;
+    const spy = jest.spyOn(NpyWriter, 'create').mockImplementation((file, type, dims) => {
+      if (!file.endsWith('step.npy')) return create.call(NpyWriter, file, type, dims);
+      throw new HPformerError('ERR_HPFORMER_FILE', 'step.npy: cannot be written');
+    });
+    try {
+      expect(await failure('ERR_HPFORMER_FILE', () => prepareArrays(options))).toContain('step.npy');
+    } finally {
+      spy.mockRestore();
+    }
+    expect(fs.readdirSync(at('left'))).toEqual([]);
+    const names: string[] = [];
+    const progress = () => {
+      names.push(...fs.readdirSync(at('left')));
+      removeUnfinished();
+      expect(fs.readdirSync(at('left'))).toEqual([]);
+    };
+    expect(await failure('ERR_HPFORMER_FILE', () => prepareArrays({ ...options, progress }))).toContain(
+      'features.npy: cannot be written',
+    );
+    expect(names.map((name) => name.replace(/\.[0-9a-f]{12}\.tmp$/, ''))).toEqual([
+      'bins.npy',
+      'features.npy',
+      'ids.txt',
+      'step.npy',
+    ]);
+    expect(fs.readdirSync(at('left'))).toEqual([]);
   });
 });
 
