@@ -11,6 +11,7 @@ import { configKey, readConfigMetadata } from './format';
 import { checkKnown, inferConfig } from './infer';
 import { parameterCount } from './names';
 import { readSafetensors } from './safetensors';
+import { checkSeal } from './seal';
 import type { StateDict, WeightTensor } from './tensors';
 import { readTorch, torchFormOf } from './torch/read';
 
@@ -65,6 +66,7 @@ function readStateDict(bytes: Uint8Array, where: string): StateDict {
  */
 export function parseCheckpoint(bytes: Uint8Array, config?: unknown, where = 'checkpoint', own = false): Checkpoint {
   const state = readStateDict(bytes, where);
+  checkSeal(state, where);
   const named = nameTensors(state, where);
   const known = mergeConfigs(readConfigMetadata(state.metadata, where), config);
   const shapes = new Map([...named.parameters].map(([name, { tensor }]) => [name, tensor.dims]));

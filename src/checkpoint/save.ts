@@ -6,6 +6,7 @@ import { configKey, writeConfigMetadata } from './format';
 import { littleEndianBytes } from './load';
 import { parameterShapes } from './names';
 import { type WrittenTensor, writeSafetensors } from './safetensors';
+import { bundleHash, bundleKeys } from './seal';
 import type { WeightTensor } from './tensors';
 
 /**
@@ -36,7 +37,12 @@ export function serializeCheckpoint(
     if (!shapes.has(name))
       throw new HPformerError('ERR_HPFORMER_CHECKPOINT', `${name}: the configuration has no such tensor`);
   }
-  return writeSafetensors(tensors, { ...metadata, [configKey]: writeConfigMetadata(config) });
+  const all: Record<string, string> = { ...metadata, [configKey]: writeConfigMetadata(config) };
+  // A bundle stays one: what is written may differ from what was read, by the configuration that `load` was given.
+  return writeSafetensors(
+    tensors,
+    bundleKeys.content in all ? { ...all, [bundleKeys.hash]: bundleHash({ tensors, metadata: all }) } : all,
+  );
 }
 
 /**

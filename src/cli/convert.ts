@@ -4,7 +4,8 @@ import { pathOf } from '../checkpoint/file';
 import { loadCheckpoint } from '../checkpoint/load';
 import { exportOnnx, type OnnxOptions, onnxNotes, onnxVariants } from '../checkpoint/onnx';
 import { serializeCheckpoint } from '../checkpoint/save';
-import { type BundleContent, bundleKeys, writeBundle } from '../data/bundle';
+import { bundleKeys } from '../checkpoint/seal';
+import { type BundleContent, writeBundle } from '../data/bundle';
 import { manifestName, writeManifest } from '../data/modelDirectory';
 import { readJson, writeAtomically } from '../files';
 import {

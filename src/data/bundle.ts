@@ -1,12 +1,9 @@
-import { createHash } from 'node:crypto';
 import { readSafetensors, type WrittenTensor, writeSafetensors } from '../checkpoint/safetensors';
-import type { StateDict, StoredTensor } from '../checkpoint/tensors';
+import { bundleHash, bundleKeys, checkSeal } from '../checkpoint/seal';
+import type { StoredTensor } from '../checkpoint/tensors';
 import { HPformerError } from '../errors';
 import { describe } from '../tensor/shape';
 import { checkFields, checkType, jsonText } from './check';
-
-/** Metadata keys of a bundle: a safetensors model file that also carries its feature recipe and its origin. */
-export const bundleKeys = { content: 'hpformer.bundle', hash: 'hpformer.bundle.sha256' } as const;
 
 /** Version of the bundle's content; a file of a later one is refused. */
 const bundleVersion = 1;
@@ -34,23 +31,6 @@ export interface Bundle extends BundleContent {
 
 function fail(where: string, message: string): HPformerError {
   return new HPformerError('ERR_HPFORMER_CHECKPOINT', `${where}: ${message}`);
-}
-
-/** SHA-256 over all metadata except the hash itself, and every tensor's name, type, shape and bytes, in name order. */
-export function bundleHash(state: Pick<StateDict, 'tensors' | 'metadata'>): string {
-  const hash = createHash('sha256');
-  const put = (text: string) => hash.update(`${Buffer.byteLength(text)}:${text}`);
-  for (const key of Object.keys(state.metadata).sort()) {
-    if (key === bundleKeys.hash) continue;
-    put(key);
-    put(state.metadata[key]!);
-  }
-  for (const name of [...state.tensors.keys()].sort()) {
-    const { type, dims, bytes } = state.tensors.get(name)!;
-    put(`${name} ${type} [${dims.join(',')}]`);
-    hash.update(bytes);
-  }
-  return hash.digest('hex');
 }
 
 /** Levels of lists and objects that a bundle's content may have: what compares or copies it recurses. */
@@ -105,11 +85,7 @@ export function readBundle(bytes: Uint8Array, where = 'bundle'): Bundle | undefi
   const text = state.metadata[bundleKeys.content];
   if (text === undefined) return undefined;
   const content = parseContent(where, text);
-  const expected = state.metadata[bundleKeys.hash];
-  const hash = bundleHash(state);
-  if (expected !== hash)
-    throw fail(where, `expected content with SHA-256 ${describe(expected)}, got ${hash}; the file was changed`);
-  return { ...content, hash };
+  return { ...content, hash: checkSeal(state, where)! };
 }
 
 /**

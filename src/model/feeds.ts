@@ -270,14 +270,13 @@ function ownLengths(
 
 /** The largest number of segments in the batch; fails where the rule has no answer for a length. */
 function countSegments(config: HPformerConfig, name: string, steps: number, lengths: Int32Array | undefined): number {
-  const check = (length: number): number => segmentsToRead(config, length, name).count;
-  if (config.segments.over === 'padded') return check(steps);
+  if (config.segments.over === 'padded') return segmentsToRead(config, steps, name).count;
   let most = 0;
   const seen = new Set<number>();
-  for (const length of lengths!) {
+  for (const [b, length] of lengths!.entries()) {
     if (seen.has(length)) continue;
     seen.add(length);
-    most = Math.max(most, check(length));
+    most = Math.max(most, segmentsToRead(config, length, `${name}: sequence ${b}`).count);
   }
   return most;
 }

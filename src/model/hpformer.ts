@@ -31,6 +31,11 @@ import type {
   StreamOptions,
 } from './types';
 
+interface NativeFailure {
+  code: number;
+  message: string;
+}
+
 interface Parts {
   checkpoint: Checkpoint;
   native: NativeModel;
@@ -55,14 +60,15 @@ export class HPformer {
   readonly config: HPformerConfig;
   /** `cpu`, `reference`, `cuda:0` … */
   readonly device: string;
-  /** What the matrix products compute in; `float64` on the reference device. */
+  /** As asked for at load (models narrower than 32 channels keep float32 operands in `bfloat16`); `float64` on the reference device. */
   readonly precision: Precision | 'float64';
   /** Numbers that the forward reads, and those of them that training moves (not batchnorm's running statistics). */
   readonly parameterCount: Readonly<ParameterCount>;
   /** Strings that the file carries beside its tensors and its configuration. */
   readonly metadata: Readonly<Record<string, string>>;
 
-  readonly #checkpoint: Checkpoint;
+  /** What `save` writes; none once disposed of. */
+  #checkpoint: Checkpoint | undefined;
   readonly #native: NativeModel;
   readonly #options: ResolvedOptions;
   readonly #double: boolean;
@@ -72,8 +78,7 @@ export class HPformer {
   #running = 0;
   #idle: (() => void)[] = [];
 
-  /** @internal */
-  constructor(token: typeof key, parts: Parts) {
+  private constructor(token: typeof key, parts: Parts) {
     if (token !== key) {
       throw new HPformerError(
         'ERR_HPFORMER_TYPE',
@@ -96,7 +101,7 @@ export class HPformer {
   /**
    * Loads a checkpoint: safetensors or PyTorch `.pt`, ours or upstream's names.
    *
-   * @param source - path, `file:` URL or the file's bytes, or a model directory (`hpformer.json`), whose hashes are checked.
+   * @param source - path, `file:` URL or the file's bytes (read before this returns), or a model directory (`hpformer.json`), whose hashes are checked.
    * Never the network.
    * @returns the model, its weights packed for the device.
    * @throws HPformerError `ERR_HPFORMER_FILE`, `_CHECKPOINT`, `_CONFIG`, `_DEVICE`, `_ADDON`, `_MEMORY`; an abort rejects with `signal.reason`.
@@ -149,7 +154,8 @@ export class HPformer {
     checkSignal(options?.signal);
     throwIfAborted(options?.signal);
     const run = this.#prepare(feeds, options?.outputs, false);
-    await this.#submit(run, options?.signal);
+    const failed = await this.#submit(run, options?.signal);
+    if (failed) throw statusError(failed.code, failed.message);
     return run.results() as Results<Name>;
   }
 
@@ -173,12 +179,13 @@ export class HPformer {
    * `intraSegment`, `keys`, `layer.0` …, `encoded`, `pooled`, `head.0` …, `logits`, `probabilities`; of a second
    * sequence with the prefix `second.`.
    */
-  async trace(feeds: Feeds, options?: { signal?: AbortSignal }): Promise<Results> {
+  async trace(feeds: Feeds, options?: { signal?: AbortSignal | undefined }): Promise<Results> {
     this.#check(options);
     checkSignal(options?.signal);
     throwIfAborted(options?.signal);
     const run = this.#prepare(feeds, undefined, true);
-    await this.#submit(run, options?.signal);
+    const failed = await this.#submit(run, options?.signal);
+    if (failed) throw statusError(failed.code, failed.message);
     return run.results() as Results;
   }
 
@@ -187,22 +194,32 @@ export class HPformer {
    * batches; leaving the loop early stops what is in flight and closes the source.
    *
    * @param source - async (or plain) iterable of {@link Feeds}.
+   * @throws HPformerError (from the loop) as {@link run} rejects with; `ERR_HPFORMER_LIMIT` also where more than 1,024 runs of all
+   * models of the process would wait.
    */
   stream<Name extends string = DefaultOutput>(
     source: Source<Feeds>,
     options?: StreamOptions<Name>,
   ): AsyncGenerator<Results<Name>, void, undefined> {
     const { outputs, concurrency, signal } = options ?? {};
+    const closing = new AbortController();
     const run = (feeds: Feeds, inner: AbortSignal) => this.run<Name>(feeds, { outputs, signal: inner });
     const check = () => {
       this.#check(options);
       checkSignal(signal);
       checkOutputs(this.config, outputs);
     };
-    return (async function* () {
+    const results = (async function* () {
       check();
-      yield* mapInOrder(source, run, { concurrency, signal });
+      yield* mapInOrder(source, run, { concurrency, signal, closing: closing.signal });
     })();
+    // A generator's own `return` waits for a `next` that waits for the source: a reader that goes away would not be noticed.
+    const end = results.return.bind(results);
+    results.return = (value) => {
+      closing.abort();
+      return end(value);
+    };
+    return results;
   }
 
   /** The typed graph: embed → tdhp → one `K_comp` edge to all layers → readout → head. */
@@ -244,13 +261,15 @@ export class HPformer {
    */
   async save(path: string | URL): Promise<void> {
     this.#check(undefined);
-    await weights().saveCheckpoint(path, this.config, this.#checkpoint.weights, this.#checkpoint.metadata);
+    const { weights: tensors, metadata } = this.#checkpoint!;
+    await weights().saveCheckpoint(path, this.config, tensors, metadata);
   }
 
   /** Lets the model go: running calls finish, later ones fail with `ERR_HPFORMER_DISPOSED`. Idempotent. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.#checkpoint = undefined;
     this.#native.dispose();
   }
 
@@ -289,7 +308,8 @@ export class HPformer {
     return prepareRun(this.config, prepared, names, { double: this.#double, trace, rewrites, maxBytes });
   }
 
-  #submit(run: PreparedRun, signal: AbortSignal | undefined): Promise<void> {
+  /** Answers the native status of a run that failed: an error made by the awaiting caller has the caller in its stack. */
+  #submit(run: PreparedRun, signal: AbortSignal | undefined): Promise<NativeFailure | undefined> {
     return new Promise((resolve, reject) => {
       let job: number | undefined;
       // The promise settles at once; the job stops at its next tile and its arrays stay alive until then.
@@ -302,9 +322,9 @@ export class HPformer {
         const slots = requestSlots(run.request, (code, message = '') => {
           takeBack();
           this.#finished();
-          if (code === 0) resolve();
+          if (code === 0) resolve(undefined);
           else if (code === statusAborted && signal?.aborted) reject(reasonOf(signal));
-          else reject(statusError(code, message));
+          else resolve({ code, message });
         });
         job = this.#native.submit(slots, ...slots);
       } catch (error) {

@@ -17,15 +17,17 @@ type Slot<R> = { ready: boolean; promise: Promise<R> };
  * taken; the source is not read further ahead than that. Ending early (break, an error, an abort) aborts what is in flight
  * and closes the source.
  *
+ * `closing`: ends as a `return` would, at once, also while the source is waited for.
+ *
  * @throws HPformerError `ERR_HPFORMER_TYPE`, `ERR_HPFORMER_RANGE` for the arguments; the source's, the function's and the
  * signal's own errors pass through unchanged, after the results before them.
  */
 export async function* mapInOrder<T, R>(
   source: Source<T>,
   map: (item: T, signal: AbortSignal) => Promise<R>,
-  options: { concurrency?: number | undefined; signal?: AbortSignal | undefined },
+  options: { concurrency?: number | undefined; signal?: AbortSignal | undefined; closing?: AbortSignal | undefined },
 ): AsyncGenerator<R, void, undefined> {
-  const { concurrency = defaultConcurrency, signal } = options;
+  const { concurrency = defaultConcurrency, signal, closing } = options;
   checkInteger('concurrency', concurrency, 1, 1024);
   const iterator = open(source);
   const inner = new AbortController();
@@ -33,7 +35,8 @@ export async function* mapInOrder<T, R>(
   setMaxListeners(concurrency, inner.signal);
   const slots: Slot<R>[] = [];
   let pulling = false;
-  let ended = false;
+  let ended = false; // the source has no more
+  let broken = false; // what it gave cannot be waited for
   let closed = false;
   let wake: () => void = () => {};
 
@@ -48,10 +51,16 @@ export async function* mapInOrder<T, R>(
     wake();
   };
   const pull = (): void => {
-    if (pulling || ended || closed || slots.length >= concurrency) return;
+    if (pulling || ended || broken || closed || slots.length >= concurrency) return;
     pulling = true;
     (async () => {
-      const step = await iterator.next();
+      let step: IteratorResult<T | PromiseLike<T>>;
+      try {
+        step = await iterator.next();
+      } catch (error) {
+        ended = true;
+        throw error;
+      }
       return { done: step.done === true, value: step.done === true ? undefined : await step.value };
     })().then(
       ({ done, value }) => {
@@ -66,7 +75,7 @@ export async function* mapInOrder<T, R>(
       },
       (error) => {
         pulling = false;
-        ended = true;
+        broken = true;
         if (!closed) add(Promise.reject(error));
       },
     );
@@ -77,10 +86,12 @@ export async function* mapInOrder<T, R>(
     wake();
   };
   const takeBack = whenAborted(signal, onAbort);
+  closing?.addEventListener('abort', () => wake(), { once: true });
   try {
     if (signal?.aborted) onAbort();
     while (true) {
       if (inner.signal.aborted) throw inner.signal.reason;
+      if (closing?.aborted) return;
       pull();
       const head = slots[0];
       if (head?.ready) {

@@ -1,5 +1,6 @@
 /** Where a model's weights come from and go to. With it come all readers of files: `HPformer` takes it when it first needs it. */
 import { createHash } from 'node:crypto';
+import { isBytes } from '../checkpoint/file';
 import { initialWeights } from '../checkpoint/init';
 import { type Checkpoint, loadCheckpoint } from '../checkpoint/load';
 import { parameterCount } from '../checkpoint/names';
@@ -8,9 +9,9 @@ import { weightsOf } from '../data/modelDirectory';
 
 export { saveCheckpoint } from '../checkpoint/save';
 
-/** A checkpoint from a file, its bytes or a model directory; `config` completes or replaces what the file says. */
+/** A checkpoint from a file, its bytes (read before this returns) or a model directory; `config` completes or replaces what the file says. */
 export async function readWeights(source: string | URL | Uint8Array, config: unknown): Promise<Checkpoint> {
-  return loadCheckpoint(await weightsOf(source), config);
+  return loadCheckpoint(isBytes(source) ? source : await weightsOf(source), config);
 }
 
 /** A checkpoint of random weights by the upstream initialisation. */

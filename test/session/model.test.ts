@@ -1,11 +1,13 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { devices, HPformer, HPformerError, presets, Tensor } from '../../src';
 import { initialWeights } from '../../src/checkpoint/init';
 import { serializeCheckpoint } from '../../src/checkpoint/save';
+import { readBundle } from '../../src/data/bundle';
+import { root } from '../skips';
 import { batchOf, bits, codeOf, create } from './models';
 
 let model: HPformer;
@@ -210,6 +212,61 @@ test('save and load keep every bit', async () => {
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+test('the bytes of a checkpoint are read at the call: they may change or be transferred at once', async () => {
+  const config = presets.mortality({ embedding: { size: 3 }, hidden: 8, heads: 2, layers: 1 });
+  const bytes = serializeCheckpoint(config, initialWeights(config, 1));
+  const answer = async (loading: Promise<HPformer>) => {
+    const loaded = await loading;
+    const { logits } = loaded.runSync(batchOf(2, 1, 48, 3));
+    loaded.dispose();
+    return bits(logits);
+  };
+  const want = await answer(HPformer.load(bytes.slice(), { device: 'cpu' }));
+  const changed = bytes.slice();
+  const loading = HPformer.load(changed, { device: 'cpu' });
+  changed.fill(0, changed.length - 500);
+  expect(await answer(loading)).toBe(want);
+  const moved = bytes.slice();
+  const transferred = HPformer.load(moved, { device: 'cpu' });
+  structuredClone(moved.buffer, { transfer: [moved.buffer as ArrayBuffer] });
+  expect(await answer(transferred)).toBe(want);
+});
+
+test('a bundle that was changed is refused; one that is saved with another configuration stays a bundle', async () => {
+  const path = join(root, 'examples', 'nafld-mortality', 'model.safetensors');
+  const bytes = new Uint8Array(readFileSync(path));
+  bytes[bytes.length - 3]! ^= 1;
+  await expect(HPformer.load(bytes)).rejects.toMatchObject({
+    code: 'ERR_HPFORMER_CHECKPOINT',
+    message: expect.stringMatching(/expected content with SHA-256 .*; the file was changed/),
+  });
+  const folder = mkdtempSync(join(tmpdir(), 'hpformer-'));
+  try {
+    const saved = join(folder, 'valid.safetensors');
+    const changed = await HPformer.load(path, { config: { segments: { over: 'valid' } }, device: 'cpu' });
+    await changed.save(saved);
+    changed.dispose();
+    expect(readBundle(readFileSync(saved))).toMatchObject({ recipe: 'nafld' });
+    expect((await HPformer.load(saved)).config.segments.over).toBe('valid');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('an error that native code finds has its caller in the stack', async () => {
+  const text = await HPformer.create(presets.listops({ hidden: 8, heads: 1, layers: 1 }), { seed: 1 });
+  async function theHandler(): Promise<unknown> {
+    return await text.run({ tokens: new Int32Array(24).fill(99) });
+  }
+  const error: Error = await theHandler().then(
+    () => new Error('no error'),
+    (reason) => reason,
+  );
+  expect(error.message).toMatch(/99/);
+  expect(error.stack).toMatch(/theHandler/);
+  text.dispose();
 });
 
 test('create: the seed decides the bits; a bad config or seed is refused', async () => {

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import type { HPformer } from '../../src';
 import { batchOf, bits, create } from './models';
 
@@ -74,4 +75,30 @@ test('several streams of one model at once', async () => {
   for (const [salt, got] of all.entries()) {
     expect(got).toEqual(Array.from({ length: 12 }, (_, i) => bits(model.runSync(batchOf(3, salt * 100 + i)).logits)));
   }
+});
+
+test('a reader that goes away ends it at once, also while the source waits', async () => {
+  const own = await create();
+  let closed = 0;
+  async function* source() {
+    try {
+      yield batchOf(1, 1);
+      await new Promise(() => {});
+    } finally {
+      closed++;
+    }
+  }
+  const results = own.stream(source());
+  expect((await results.next()).done).toBe(false);
+  const waiting = results.next();
+  expect(await results.return()).toEqual({ done: true, value: undefined });
+  expect(await waiting).toEqual({ done: true, value: undefined });
+  // The way of an HTTP answer.
+  const readable = Readable.from(own.stream(source()));
+  await new Promise((resolve) => readable.once('data', resolve));
+  readable.destroy();
+  await new Promise((resolve) => readable.once('close', resolve));
+  await own[Symbol.asyncDispose]();
+  // A generator that waits for something else cannot be closed before it goes on.
+  expect(closed).toBe(0);
 });

@@ -295,6 +295,17 @@ describe('what is refused', () => {
       'SHAPE tokens: expected a length of at least 6',
     ],
     [
+      'too few steps in one sequence',
+      valid(text({ segments: { ...text().segments, times: 3 } })),
+      {
+        tokens: ids([
+          [2, 3, 4, 5, 6, 7],
+          [2, 3, 1, 1, 1, 1],
+        ]),
+      },
+      'SHAPE tokens: sequence 1: expected a length of at least 3',
+    ],
+    [
       'more steps than positions',
       image({ positions: { kind: 'learned', maximum: 4 } }),
       { values: real(1, 5) },

@@ -153,6 +153,35 @@ test("the source's own error comes in its place and the source is not closed aga
   expect(closed).toBe(true);
 });
 
+test('a source of promises is closed when one of them rejects', async () => {
+  let closed = false;
+  function* source() {
+    try {
+      yield Promise.resolve(1);
+      yield Promise.reject(new Error('no such batch'));
+      yield Promise.resolve(3);
+    } finally {
+      closed = true;
+    }
+  }
+  const seen: number[] = [];
+  const read = (async () => {
+    for await (const item of mapInOrder(source(), async (i: number) => i, { concurrency: 2 })) seen.push(item);
+  })();
+  await expect(read).rejects.toThrow('no such batch');
+  expect([seen, closed]).toEqual([[1], true]);
+});
+
+test('closing ends it at once, also while the source hangs', async () => {
+  const closing = new AbortController();
+  const never = { [Symbol.asyncIterator]: () => ({ next: () => new Promise<IteratorResult<number>>(() => {}) }) };
+  const stream = mapInOrder(never, async (i: number) => i, { closing: closing.signal });
+  const next = stream.next();
+  await tick();
+  closing.abort();
+  expect(await next).toEqual({ done: true, value: undefined });
+});
+
 test('an abort rejects with its reason, also while the source hangs', async () => {
   const controller = new AbortController();
   const reason = { any: 'value' };
