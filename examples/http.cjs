@@ -6,6 +6,14 @@ const path = require('node:path');
 const { HPformer, HPformerError, Tensor } = require(process.env.HPFORMER_MODULE ?? 'hpformer');
 
 const largestBody = 8 << 20;
+/** What is not the client's fault (bodies are bounded, so a limit is that of waiting runs: come again); the rest is about the input. */
+const statuses = {
+  ERR_HPFORMER_LIMIT: 503,
+  ERR_HPFORMER_MEMORY: 503,
+  ERR_HPFORMER_DEVICE: 503,
+  ERR_HPFORMER_DISPOSED: 503,
+  ERR_HPFORMER_INTERNAL: 500,
+};
 
 async function readJson(request) {
   let size = 0;
@@ -55,7 +63,7 @@ function serve(model) {
       return answer(200, { probabilities: lists });
     } catch (error) {
       if (gone.signal.aborted) return server.emit('aborted', error);
-      const status = error.status ?? (error instanceof HPformerError ? 400 : 500);
+      const status = error.status ?? (error instanceof HPformerError ? (statuses[error.code] ?? 400) : 500);
       return answer(status, { error: error.message, code: error.code });
     }
   });
@@ -76,4 +84,5 @@ async function main() {
   });
 }
 
-void main();
+module.exports = { serve };
+if (require.main === module) void main();

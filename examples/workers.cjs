@@ -8,7 +8,10 @@ const { HPformer, Tensor } = require(process.env.HPFORMER_MODULE ?? 'hpformer');
 
 const file = path.join(__dirname, 'nafld-mortality', 'model.safetensors');
 
-/** Hands each job to the worker that has fewest. Answers carry the number of their job: those of one worker need not come in order. */
+/**
+ * Hands each job to the worker that has fewest. Answers carry the number of their job: those of one worker need not come in order.
+ * A worker that dies fails what it had and gets nothing more; the others go on.
+ */
 class Pool {
   constructor(size) {
     this.jobs = 0;
@@ -21,16 +24,20 @@ class Pool {
         if (error) reject(Object.assign(new Error(error.message), { code: error.code }));
         else resolve(answer);
       });
-      // A worker that dies fails what it had; nobody waits for ever.
-      worker.on('error', (error) => {
+      const drop = (error) => {
+        this.hands = this.hands.filter((other) => other !== hand);
         for (const { reject } of hand.waiting.values()) reject(error);
         hand.waiting.clear();
-      });
+      };
+      worker.on('error', drop);
+      // A worker can also end without an error: by process.exit, by terminate.
+      worker.on('exit', (code) => drop(new Error(`the worker ended with code ${code}`)));
       return hand;
     });
   }
 
   run(data, dims) {
+    if (this.hands.length === 0) return Promise.reject(new Error('no worker is left'));
     const hand = this.hands.reduce((a, b) => (b.waiting.size < a.waiting.size ? b : a));
     const job = this.jobs++;
     return new Promise((resolve, reject) => {
@@ -72,4 +79,6 @@ async function main() {
   if (!equal) process.exitCode = 1;
 }
 
-void (isMainThread ? main() : work());
+module.exports = { Pool };
+if (!isMainThread) void work();
+else if (require.main === module) void main();

@@ -72,6 +72,57 @@ test('HTTP service: answers, refuses, aborts the run of a client that goes away,
   }
 }, 120000);
 
+test('HTTP service: an error that is not the input’s has a status that says so', () => {
+  const program = `
+    const { HPformerError } = require(process.env.HPFORMER_MODULE);
+    const { serve } = require('./http.cjs');
+    const codes = ['SHAPE', 'INPUT', 'LIMIT', 'MEMORY', 'DEVICE', 'DISPOSED', 'INTERNAL'].map((name) => 'ERR_HPFORMER_' + name);
+    let code;
+    const server = serve({ device: 'cpu', run: async () => { throw code ? new HPformerError(code, 'x') : new Error('x'); } });
+    server.listen(0, '127.0.0.1', async () => {
+      const got = [];
+      for (code of [...codes, undefined]) {
+        const url = 'http://127.0.0.1:' + server.address().port + '/predict';
+        got.push((await fetch(url, { method: 'POST', body: '{"features":[[[1]]]}' })).status);
+      }
+      console.log(got.join());
+      server.close();
+      server.closeAllConnections();
+    });`;
+  const options = { encoding: 'utf8', env, cwd: join(root, 'examples'), timeout: 60000 } as const;
+  const { stdout, stderr } = spawnSync(process.execPath, ['-e', program], options);
+  expect([stderr, stdout]).toEqual(['', '400,400,503,503,503,503,500,500\n']);
+});
+
+test('a worker of the pool that dies fails its jobs only; without any left a run fails at once', () => {
+  const program = `
+    const { once } = require('node:events');
+    const { Pool } = require('./workers.cjs');
+    const run = (pool) => pool.run(new Float32Array(48 * 31), [1, 48, 31]).then(() => 'answered', (error) => error.message);
+    (async () => {
+      const pool = new Pool(3);
+      const [{ worker: ends }, { worker: fails }, { worker: stays }] = pool.hands;
+      console.log(await Promise.all([run(pool), run(pool), run(pool)]));
+      const ended = Promise.all([once(ends, 'exit'), once(fails, 'exit').catch(() => once(fails, 'exit'))]);
+      const lost = run(pool);
+      ends.terminate();
+      fails.postMessage(null);
+      await ended;
+      console.log([await lost, pool.hands.length, ...(await Promise.all([run(pool), run(pool)]))]);
+      stays.terminate();
+      console.log([await run(pool), await run(pool)]);
+      await pool.close();
+    })();`;
+  const options = { encoding: 'utf8', env, cwd: join(root, 'examples'), timeout: 60000 } as const;
+  const { stdout, stderr } = spawnSync(process.execPath, ['-e', program], options);
+  expect(stderr).toBe('');
+  expect(stdout.trim().split('\n')).toEqual([
+    "[ 'answered', 'answered', 'answered' ]",
+    "[ 'the worker ended with code 1', 1, 'answered', 'answered' ]",
+    "[ 'the worker ended with code 1', 'no worker is left' ]",
+  ]);
+});
+
 test('pool of workers', () => {
   const { status, stdout, stderr } = example('workers.cjs', '2', '16');
   expect([status, stderr]).toEqual([0, '']);
