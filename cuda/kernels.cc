@@ -7,6 +7,7 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <new>
 
 #include "backend.h"
@@ -260,7 +261,7 @@ class Calls : public KernelDevice {
  private:
   static KernelSizes rowsOnly(int64_t rows) {
     KernelSizes z;
-    z.batch = z.steps = 1;
+    z.batch = 1;
     z.steps = rows;
     return z;
   }
@@ -405,9 +406,13 @@ class Calls : public KernelDevice {
       if (!current.status().ok()) return current.status();
       Lane* lane = nullptr;
       if (Status s = device_->take(&lane); !s.ok()) return s;
-      const Status status = inLane(*lane, build);
-      device_->give(lane);
-      return status;
+      // An exception on the way must not keep the lane, nor give it away with work under way on it.
+      const auto give = [this](Lane* taken) {
+        (void)device_->driver().streamSynchronize(taken->stream);
+        device_->give(taken);
+      };
+      const std::unique_ptr<Lane, decltype(give)> taken(lane, give);
+      return inLane(*lane, build);
     } catch (const std::bad_alloc&) {
       return {StatusCode::memory, "cuda: the host ran out of memory"};
     } catch (const std::exception& error) {

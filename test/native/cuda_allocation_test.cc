@@ -1,7 +1,11 @@
 // Every host allocation of load + run + dispose on a CUDA device fails: the first, then the second, … until a pass
 // needs no more; once it alone, once it and all after it. Each failure is StatusCode::memory, nothing is left of host
-// or device memory, streams, modules, graphs, and the next pass works with the same bits. Exits with 77 where there is
-// no driver library.
+// or device memory, streams, modules, graphs, and the next pass works with the same bits. Single kernels likewise. Exits
+// with 77 where there is no driver library.
+#include <unistd.h>
+
+#include <set>
+
 #include "cuda/batch.h"
 #include "cuda_cases.h"
 #include "cuda_watch.h"
@@ -115,10 +119,88 @@ void everyAllocationOfARun(const Scenario& scenario) {
   }
 }
 
+// `kernels.*`: after each failed call its lane is free again and nothing is under way on it. What fails before the
+// device has anything to do is an exception, which binding/model/kernels.cc makes a status of.
+void everyAllocationOfAKernel(const std::string& name, const std::vector<float>& out,
+                              const std::function<Status(KernelDevice&)>& kernel) {
+  const auto call = [&kernel](KernelDevice& device) -> Status {
+    try {
+      return kernel(device);
+    } catch (const std::bad_alloc&) {
+      return {StatusCode::memory, ""};
+    }
+  };
+  static std::set<cuda::CUstream> busy;
+  watch::before = [](const char* driverCall, cuda::CUstream stream) {
+    static const std::set<std::string> queues = {"copyToDevice", "copyToHost", "launchKernel", "setBytes",
+                                                 "graphLaunch"},
+                                       waits = {"streamSynchronize", "eventSynchronize"};
+    if (queues.count(driverCall)) busy.insert(stream);
+    if (waits.count(driverCall)) busy.erase(stream);
+    return cuda::kSuccess;
+  };
+  gIdle = false;
+  std::unique_ptr<KernelDevice> kernels;
+  expect(createCudaKernels(0, {}, &kernels).ok(), name + ": create");
+  expect(call(*kernels).ok(), name + ": call");
+  const std::vector<float> expected = out;
+  kernels.reset();
+  expect(createCudaKernels(0, {}, &kernels).ok(), name + ": create again");
+  test::failing = Failing::once;
+  int64_t n = 0;
+  for (bool last = false; !last && n < 5000; ++n) {
+    test::failed = false;
+    test::countdown = n;
+    const StatusCode code = call(*kernels).code;
+    test::countdown = -1;
+    last = !test::failed;
+    const std::string where = name + ": allocation " + std::to_string(n + 1);
+    expect(code == (last ? StatusCode::ok : StatusCode::memory),
+           where + ": code " + std::to_string(static_cast<int>(code)));
+    expect(busy.empty(), where + ": work under way");
+  }
+  expect(n > 10, name + ": only " + std::to_string(n) + " allocations");
+  expect(call(*kernels).ok() && sameBits(out, expected), name + ": a call after failed ones");
+  std::printf("%s: %lld allocations\n", name.c_str(), static_cast<long long>(n));
+  kernels.reset();
+  watch::before = {};
+  watch::nothingLeft(name);
+}
+
+// The fused kernels have width 64.
+void kernels(int64_t hidden) {
+  Random r(4);
+  const KernelSizes z{2, 6, hidden, 2, 3, 4};
+  const int64_t d = hidden, rows = z.batch * z.steps;
+  const auto floats = [&](int64_t count) {
+    const Vector v = r.vector(count, 0.2);
+    return std::vector<float>(v.begin(), v.end());
+  };
+  const std::vector<float> x = floats(rows * d), weight = floats(2 * d * d), bias = floats(d),
+                           keys = floats(z.batch * z.segments * d);
+  std::vector<float> out(static_cast<size_t>(rows * d));
+  const std::string width = ", hidden " + std::to_string(hidden);
+  everyAllocationOfAKernel("tdhp" + width, out, [&](KernelDevice& k) {
+    return k.tdhp(z, x.data(), Pooling::mean, weight.data(), bias.data(), out.data());
+  });
+  const reference::NormArrays<float> norm{bias.data(), bias.data(), nullptr, nullptr};
+  everyAllocationOfAKernel("layer" + width, out, [&](KernelDevice& k) {
+    const reference::LayerArrays<float> w{weight.data(), norm, weight.data(), bias.data(), norm};
+    return k.layer(z, x.data(), keys.data(), w, NormKind::layernorm, Activation::relu, out.data());
+  });
+  Spec spec;
+  spec.embedding = EmbeddingKind::scalar;
+  spec.hidden = d;
+  const Weights none;
+  const EmbedArrays arrays{x.data(), weight.data(), bias.data(), nullptr, nullptr, nullptr, &none, out.data()};
+  everyAllocationOfAKernel("embed" + width, out, [&](KernelDevice& k) { return k.embed(spec, z, arrays); });
+}
+
 }  // namespace
 
 int main() {
   if (const int skip = skipped()) return skip;
+  alarm(900);  // a call that waits for ever for a lane ends here
   watch::start();
   watch::keepModules();
   watch::crossing = crossing;
@@ -136,6 +218,7 @@ int main() {
     for (const Failing mode : {Failing::once, Failing::fromThere}) everyAllocation(scenario, mode);
   }
   for (const Scenario& scenario : scenarios) everyAllocationOfARun(scenario);
+  for (const int64_t hidden : {64, 16}) kernels(hidden);
   watch::nothingLeft("the end");
   cuda::sliceSequencesForTests(0);
   watch::stop();
