@@ -49,6 +49,8 @@ function build({ debug = false, because = '' } = {}) {
     if (home !== undefined && path.resolve(home) !== path.resolve(root)) fs.rmSync(folder, { recursive: true });
   }
 
+  // The kernels are written in vector types that Microsoft's own compiler does not have.
+  const toolset = process.platform === 'win32' ? ['-T', 'ClangCL'] : [];
   const config = debug ? 'Debug' : 'Release';
   const tests = process.env.HPFORMER_TESTS === 'ON';
   const definitions = [
@@ -60,7 +62,7 @@ function build({ debug = false, because = '' } = {}) {
   // Said every time, or a folder configured without CUDA once would go on making binaries without.
   definitions.push(`-DHPFORMER_CUDA=${process.env.HPFORMER_CUDA || 'AUTO'}`);
   if (process.env.CMAKE_TOOLCHAIN_FILE) definitions.push(`-DCMAKE_TOOLCHAIN_FILE=${process.env.CMAKE_TOOLCHAIN_FILE}`);
-  if (!run(['-S', root, '-B', folder, ...definitions])) fail('CMake could not configure the build');
+  if (!run(['-S', root, '-B', folder, ...toolset, ...definitions])) fail('CMake could not configure the build');
   const jobs = String(os.availableParallelism?.() ?? os.cpus().length);
   const target = tests ? [] : ['--target', 'hpformer'];
   if (!run(['--build', folder, '--config', config, '--parallel', jobs, ...target])) fail('the source did not compile');

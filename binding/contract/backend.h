@@ -13,7 +13,7 @@ namespace hpformer {
 class Backend {
  public:
   virtual ~Backend() = default;
-  // Blocks the calling (non-JavaScript) thread until the batch is done. Never throws.
+  // Blocks the calling thread (a runner; for runSync JavaScript's own) until the batch is done. Never throws.
   virtual Status run(const Request<float>& request, const Plan& plan, const CancelFlag& cancel) = 0;
   virtual int64_t packedBytes() const = 0;
 };

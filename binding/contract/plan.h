@@ -1,5 +1,5 @@
-// The decisions of src/model/plan.ts as plain data: which exact rewrites apply. Native code executes, it does not
-// decide; a rewrite whose bit is off must not be used, so that tests can compare every pair.
+// Which exact rewrites a run may use. Where one is also cheaper is decided by the engine, by the conditions that
+// src/model/plan.ts tells; one whose bit is off is never used, so that tests can compare every pair.
 #pragma once
 #include <cstdint>
 

@@ -84,7 +84,7 @@ struct PackedHead {
 
 class Packed {
  public:
-  // Equal `key`, precision, ISA level and folding give the same object while anyone holds it.
+  // Equal `key`, precision and ISA level give the same object while anyone holds it.
   static std::shared_ptr<const Packed> get(const Spec& spec, std::shared_ptr<const Weights> weights,
                                            const std::string& key, Precision precision);
 

@@ -15,7 +15,8 @@ class Job {
  public:
   virtual ~Job() = default;
   virtual void work() = 0;  // on a runner thread; must not throw
-  // After work(), on the runner, exactly once for every job that was accepted; the queue does not touch the job again.
+  // After work(), on the runner, once for every job that was accepted and neither withdrawn nor left by close(); the
+  // queue does not touch the job again.
   virtual void finish() = 0;
   std::atomic<bool> cancelled{false};  // a job that is cancelled before it starts skips work()
 };

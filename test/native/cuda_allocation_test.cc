@@ -1,7 +1,7 @@
 // Every host allocation of load + run + dispose on a CUDA device fails: the first, then the second, … until a pass
 // needs no more; once it alone, once it and all after it. Each failure is StatusCode::memory, nothing is left of host
-// or device memory, streams, modules, graphs, and the next pass works with the same bits. Single kernels likewise. Exits
-// with 77 where there is no driver library.
+// or device memory, streams, modules, graphs, and the next pass works with the same bits. Single kernels likewise.
+// Exits with 77 where there is no driver library.
 #include <unistd.h>
 
 #include <set>
