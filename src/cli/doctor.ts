@@ -5,7 +5,7 @@ import { HPformerError } from '../errors';
 import { devices } from '../model/devices';
 import type { DeviceInfo } from '../model/types';
 import type { NativeInfo } from '../native/addon';
-import { addonPath, loadAddon } from '../native/load';
+import { addonPath, libc, loadAddon } from '../native/load';
 import { type Command, write, writeJson } from './command';
 import { formatPairs, formatTable } from './table';
 
@@ -14,13 +14,6 @@ const root = path.join(__dirname, '..', '..');
 /** Version of this package. */
 export function packageVersion(): string {
   return JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')).version;
-}
-
-function libc(): string {
-  if (process.platform !== 'linux') return 'system';
-  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
-  const version = report?.header?.glibcVersionRuntime;
-  return version ? `glibc ${version}` : 'musl or unknown';
 }
 
 /** Where the addon comes from: a build of this checkout or a shipped binary. */
@@ -47,6 +40,17 @@ interface Findings {
   problems: string[];
 }
 
+/** Values of the environment that the native side cannot use and does without; an empty one asks for nothing. */
+function ignored({ isa, isaLevels, threads }: NativeInfo): string[] {
+  const { HPFORMER_ISA: level, HPFORMER_THREADS: count } = process.env;
+  const problems: string[] = [];
+  if (level && level !== isa)
+    problems.push(`HPFORMER_ISA: expected ${isaLevels.join(' or ')} on this machine, got "${level}"; ${isa} is used`);
+  if (count && !(/^\d+$/.test(count) && Number(count) >= 1 && Number(count) <= 1024))
+    problems.push(`HPFORMER_THREADS: expected a whole number from 1 to 1024, got "${count}"; ${threads} are used`);
+  return problems;
+}
+
 /** Everything that `doctor` reports; never throws. */
 export function examine(): Findings {
   let info: NativeInfo | undefined;
@@ -65,13 +69,14 @@ export function examine(): Findings {
       `addon: expected version ${version} (this package's), got ${info.version}; run: npm rebuild hpformer --foreground-scripts`,
     );
   }
+  if (info) problems.push(...ignored(info));
   const { devices: _, ...native } = info ?? { devices: [] };
   return {
     hpformer: version,
     node: process.version,
     nodeApi: process.versions.napi ?? 'unknown',
     platform: `${process.platform}-${process.arch}`,
-    libc: libc(),
+    libc: libc() || 'system',
     cpu: os.cpus()[0]?.model ?? 'unknown',
     cores: os.availableParallelism(),
     addon: addonOrigin() ?? null,
@@ -118,7 +123,7 @@ export const doctor: Command = {
   usage: '[options]',
   positionals: { least: 0, most: 0 },
   options: { json: { type: 'boolean', help: 'findings as JSON' } },
-  notes: ['Exit code 1 when the package cannot work here.'],
+  notes: ['Exit code 1 when the package cannot work here, or not as the environment asks.'],
   async run(_, values, io) {
     const found = examine();
     const code = found.problems.length > 0 ? 1 : 0;

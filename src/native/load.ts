@@ -4,12 +4,12 @@ import type { NativeAddon } from './addon';
 
 let loaded: NativeAddon | undefined;
 
-/** glibc's version, `musl`, or nothing on systems where there is only one C library. */
-function libc(): string {
+/** `glibc` and its version, or that it is another; nothing on systems where there is only one C library. */
+export function libc(): string {
   if (process.platform !== 'linux') return '';
   const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
   const version = report?.header?.glibcVersionRuntime;
-  return version === undefined ? ', musl or an unknown libc' : `, glibc ${version}`;
+  return version === undefined ? 'musl or an unknown libc' : `glibc ${version}`;
 }
 
 /**
@@ -26,10 +26,11 @@ export function loadAddon(): NativeAddon {
   } catch (cause) {
     const said = cause instanceof Error ? cause.message.split('\n')[0]! : String(cause);
     const reason = said.endsWith('.') ? said : `${said}.`;
+    const system = [`${process.platform}-${process.arch}`, libc()].filter((text) => text !== '').join(', ');
     const disabled = (cause as { code?: unknown } | null)?.code === 'ERR_DLOPEN_DISABLED';
     throw new HPformerError(
       'ERR_HPFORMER_ADDON',
-      `addon: expected a binary for ${process.platform}-${process.arch}${libc()}, Node-API 8 (this is ${process.release.name} ${process.version}), got: ${reason} ` +
+      `addon: expected a binary for ${system}, Node-API 8 (this is ${process.release.name} ${process.version}), got: ${reason} ` +
         (disabled
           ? 'Start it without --no-addons, or with --allow-addons where the permission model is on'
           : 'To build it here (CMake >= 3.20 and a C++20 compiler): npm rebuild hpformer --foreground-scripts'),

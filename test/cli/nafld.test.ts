@@ -287,6 +287,26 @@ describe('hpformer doctor', () => {
     expect(levels.filter((level) => got.native.isaLevels.includes(level))).toEqual([]);
   });
 
+  test.each([
+    ['HPFORMER_THREADS', '0', /expected a whole number from 1 to 1024, got "0"; \d+ are used$/],
+    ['HPFORMER_THREADS', 'abc', /expected a whole number from 1 to 1024, got "abc"; \d+ are used$/],
+    ['HPFORMER_THREADS', '5000', /expected a whole number from 1 to 1024, got "5000"; \d+ are used$/],
+    ['HPFORMER_ISA', 'avx-2', /expected \w+( or \w+)* on this machine, got "avx-2"; \w+ is used$/],
+  ])('%s=%s is not used: exit 1, and what is', (name, value, message) => {
+    const { HPFORMER_ISA: _, HPFORMER_THREADS: __, ...env } = process.env;
+    const doctor = (more: object) => {
+      const args = [path.join(root, 'dist/cli/main.js'), 'doctor', '--json'];
+      const { status, stdout } = spawnSync(process.execPath, args, { encoding: 'utf8', env: { ...env, ...more } });
+      return { status, ...JSON.parse(stdout) };
+    };
+    const { status, problems, native } = doctor({ [name]: value });
+    expect([status, problems]).toEqual([1, [expect.stringMatching(message)]]);
+    expect(problems[0]).toMatch(new RegExp(`^${name}: .* ${name === 'HPFORMER_ISA' ? native.isa : native.threads} `));
+    const used = { HPFORMER_THREADS: '3', HPFORMER_ISA: native.isaLevels[0] };
+    expect(doctor(used)).toMatchObject({ status: 0, problems: [], native: { threads: 3, isa: native.isaLevels[0] } });
+    expect(doctor({ [name]: '' })).toMatchObject({ status: 0, problems: [] });
+  });
+
   test('without a loadable addon: exit 1, one problem, and what to do', () => {
     const bare = path.join(folder, 'bare-package');
     fs.mkdirSync(bare);

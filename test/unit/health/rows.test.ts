@@ -92,6 +92,15 @@ describe('JSON lines', () => {
     ).rejects.toThrow(/line 3: expected the lines of a stay together, got stay "a" again/);
   });
 
+  test('stays that are opened later than they are read name themselves', async () => {
+    const file = join(folder, 'later.jsonl');
+    const lines = ['a', 'b'].map((stay) => JSON.stringify({ stay, hours: 1, variable: 'pH', value: 7 }));
+    writeFileSync(file, lines.join('\n'));
+    const inputs = [];
+    for await (const input of openEpisodes([file], { drops: new DropReport() })) inputs.push(input);
+    expect(inputs.map((input) => input.open('error').place(0))).toEqual(['a', 'b'].map((s) => `${file} stay ${s} reading 1`));
+  });
+
   test('numbers stand for category texts', async () => {
     const line = JSON.stringify({ stay: 1, hours: 1, variable: 'Glascow coma scale total', value: 15 });
     expect((await read('c.jsonl', line)).stays.get('1')![28]).toBe(1);

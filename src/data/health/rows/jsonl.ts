@@ -16,8 +16,8 @@ import { convertUnit } from './units';
  */
 export async function* textLines(file: string): AsyncGenerator<[line: string, number: number]> {
   const stream = createReadStream(file, 'utf8');
-  const failure = new Promise<never>((_, reject) => stream.once('error', reject));
-  failure.catch(() => undefined);
+  // The lines end at a failure and the stream remembers it; without a listener it would end the process.
+  stream.on('error', () => undefined);
   const lines = createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY });
   let number = 0;
   try {
@@ -70,8 +70,9 @@ export async function* readJsonLines(file: string, options: EpisodeReadOptions):
   const seen = new Set<string>();
   const close = (): EpisodeInput => {
     const kept = readings;
+    const id = stay!;
     readings = [];
-    return { id: stay!, file, open: () => new ReadingList(kept, `${file} stay ${stay}`) };
+    return { id, file, open: () => new ReadingList(kept, `${file} stay ${id}`) };
   };
   const leaveOut = ([column, reason]: [string | undefined, string], line: number, value: unknown): void => {
     if (!options.lenient) {
