@@ -98,7 +98,9 @@ describe('JSON lines', () => {
     writeFileSync(file, lines.join('\n'));
     const inputs = [];
     for await (const input of openEpisodes([file], { drops: new DropReport() })) inputs.push(input);
-    expect(inputs.map((input) => input.open('error').place(0))).toEqual(['a', 'b'].map((s) => `${file} stay ${s} reading 1`));
+    expect(inputs.map((input) => input.open('error').place(0))).toEqual(
+      ['a', 'b'].map((s) => `${file} stay ${s} reading 1`),
+    );
   });
 
   test('numbers stand for category texts', async () => {
