@@ -4,7 +4,15 @@ import { type Command, choiceOption, integerOption, note, write, writeJson } fro
 import { loadOptions, modelOptions, openBundle } from './model';
 import { checkOutputs } from './output';
 import { Progress } from './progress';
-import { calibrationTable, classFigures, finishReport, parts, reportOptions, reportRequest } from './report';
+import {
+  calibrationTable,
+  checkParts,
+  classFigures,
+  finishReport,
+  parts,
+  reportOptions,
+  reportRequest,
+} from './report';
 import { formatTable } from './table';
 
 function figure({ value, low, high }: Figure): string {
@@ -49,6 +57,7 @@ export const evaluate: Command = {
   },
   notes: [
     'The recipe says who belongs to the cohort and to which part. Rows whose outcome is unknown are left out, label by label.',
+    'A list file (…listfile.csv) given by name is judged whole; a folder has its parts in train_, val_ and test_listfile.csv.',
     'Intervals resample whole matched sets. A label with one class only has no ranking figures (–, null in JSON).',
     '',
     '  hpformer evaluate examples/nafld-mortality examples/nafld',
@@ -69,6 +78,7 @@ export const evaluate: Command = {
     try {
       const { device, precision, config } = model;
       const data = openSource(bundle, config, inputs);
+      const overlap = await checkParts(data, inputs, part, values.part !== undefined, request);
       const scoresOf = (from: string) => {
         const progress = new Progress(io.stderr, data.unit);
         const counted = (async function* () {
@@ -85,6 +95,11 @@ export const evaluate: Command = {
       const names = labelNames(config, bundle.labels);
       const labels = evaluateLabels(predictions, names, { samples, seed });
       const fitting = request.method === undefined ? undefined : await scoresOf(request.fitPart);
+      if (overlap)
+        await note(
+          io.stderr,
+          'note: the calibration is judged on rows that it was fitted on: it looks better than it is\n',
+        );
       const studies = await finishReport(request, names, predictions, fitting, labels, [
         ['model', bundle.name],
         ['SHA-256', bundle.hash],

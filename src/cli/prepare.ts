@@ -7,7 +7,7 @@ import { writeHealthBundle } from '../data/health/bundle';
 import { Calibration, type CalibrationJSON } from '../data/health/calibration';
 import type { Fill } from '../data/health/discretize';
 import { extractSubject } from '../data/health/extract';
-import { readListFile } from '../data/health/listfile';
+import { openListFile } from '../data/health/listfile';
 import { Normalizer } from '../data/health/normalizer';
 import { fitNormalizer, type PrepareArraysOptions, prepareArrays, preparedFiles } from '../data/health/prepare';
 import { synthesizeEpisode } from '../data/health/synthetic';
@@ -48,7 +48,7 @@ function namedFiles(values: Values): string[] {
 async function listedAs(out: string, values: Values): Promise<string[]> {
   const list = textOption(values, 'list');
   if (list === undefined) return [];
-  const files = readListFile(await readText(list), list).map(({ file }) => file);
+  const files = (await openListFile(list)).map(({ file }) => file);
   return files.filter((file) => path.basename(file) === path.basename(out));
 }
 

@@ -1,7 +1,9 @@
+import path from 'node:path';
 import type { LabelEvaluation, Predictions } from '../data/evaluation';
 import type { CalibrationMethod } from '../data/health/calibration';
 import { type CalibrationStudy, evaluationReport, knownRows, studyCalibration } from '../data/health/report';
 import { multiclassMetrics } from '../data/metrics';
+import type { ScoreSource } from '../data/recipes';
 import { writeAtomically } from '../files';
 import { choiceOption, type Options, textOption, UsageError, type Values } from './command';
 import { formatTable } from './table';
@@ -38,6 +40,33 @@ export function reportRequest(values: Values): ReportRequest {
     report: textOption(values, 'report'),
     save: textOption(values, 'save-calibration'),
   };
+}
+
+/**
+ * Whether a calibration is judged on rows that it is fitted on, because that was asked for. Where only the files of two parts make it so,
+ * that is an error, and so is a part of a list file given by name, which is all there is.
+ *
+ * @throws UsageError; HPformerError `ERR_HPFORMER_FILE` for list files that are not there.
+ */
+export async function checkParts(
+  data: ScoreSource,
+  inputs: readonly string[],
+  part: string,
+  asked: boolean,
+  { method, fitPart }: ReportRequest,
+): Promise<boolean> {
+  const list = data.partFiles && inputs.find((input) => path.basename(input).endsWith('listfile.csv'));
+  if (list !== undefined && asked && part !== 'all')
+    throw new UsageError(`--part: expected a folder of list files with it, got "${list}", which is judged whole`);
+  if (method === undefined) return false;
+  if (fitPart === part || part === 'all' || fitPart === 'all') return true;
+  const [fitted = [], judged = []] = data.partFiles ? [await data.partFiles(fitPart), await data.partFiles(part)] : [];
+  const both = fitted.find((file) => judged.includes(file));
+  if (both === undefined) return false;
+  throw new UsageError(
+    `--calibrate: expected other rows to fit on than to judge, got "${both}" for both ${fitPart} and ${part}: give a folder with ` +
+      `val_listfile.csv and test_listfile.csv, or --calibrate-on ${part} to judge on the fitted rows`,
+  );
 }
 
 /** Kappa, micro and macro AUROC of rows whose labels are one class each; undefined for anything else. */

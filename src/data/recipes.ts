@@ -51,6 +51,8 @@ export interface ScoreSource {
   drops?: DropReport;
   /** Everything that can be scored; outcomes are not looked at. */
   score(options: ReadOptions): AsyncIterable<ScoreBatch>;
+  /** Files that list the rows of a part, by input and without links, where such files are what makes a part. */
+  partFiles?(part: string): Promise<string[]>;
   /** Everything with a known outcome in a part of the split, or in `all`. */
   labelled(part: string, options: ReadOptions): AsyncIterable<LabelledBatch>;
 }

@@ -1,5 +1,7 @@
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { HPformerError } from '../../errors';
+import { readText } from '../../files';
 import { describe } from '../../tensor/shape';
 import { checkType } from '../check';
 import { parseCsv } from './csv';
@@ -51,9 +53,25 @@ export function readListFile(text: string, file: string): ListedStay[] {
         `${file} line ${table.lines[r]}, column "stay": expected a file in the folder of the list, got ${describe(name)}`,
       );
     }
-    const stay = stays.get(name) ?? { file: path.join(folder, name), id: episodeId(name), lines: [] };
+    const at = path.join(folder, name);
+    const stay = stays.get(name) ?? { file: at, id: episodeId(at), lines: [] };
     stays.set(name, stay);
     stay.lines.push({ hours: timed ? numbers[0] : undefined, labels: numbers.slice(timed ? 1 : 0) });
   });
   return [...stays.values()];
+}
+
+/**
+ * Reads a list file and finds its stays. Lists beside the episodes of one subject name them as the task folders will
+ * (`10001_episode1_timeseries.csv`), where the file is `episode1_timeseries.csv` still.
+ *
+ * @throws HPformerError as {@link readListFile}, `ERR_HPFORMER_FILE` for a list that cannot be read.
+ */
+export async function openListFile(list: string): Promise<ListedStay[]> {
+  const stays = readListFile(await readText(list), list);
+  for (const stay of stays) {
+    const plain = stay.file.replace(/[^\\/_]+_(?=episode\d+_timeseries\.csv$)/, '');
+    if (plain !== stay.file && !existsSync(stay.file) && existsSync(plain)) stay.file = plain;
+  }
+  return stays;
 }

@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { HPformerError } from '../../errors';
-import { makeFolder, readText, WholeTextWriter, writeAtomically } from '../../files';
+import { makeFolder, WholeTextWriter, writeAtomically } from '../../files';
 import { checkFields, checkType } from '../check';
 import { type BinOptions, checkNormalizer, DropReport, findTask } from './arrays';
 import { healthFeatures, preprocessingHash } from './bundle';
@@ -8,7 +8,7 @@ import { type CrewJob, type CrewOptions, checkCrewOptions, runStage } from './cr
 import { checkDiscretizeOptions } from './discretize';
 import { countFiles, episodeJobs } from './episodes';
 import { type Compat, checkCompat, decompensationLabels, lengthOfStayLabels } from './labels';
-import { type ListedStay, readListFile } from './listfile';
+import { type ListedStay, openListFile } from './listfile';
 import { type Normalizer, NormalizerFitter, type NormalizerJSON } from './normalizer';
 import { type NpyType, NpyWriter } from './npy';
 import { columnNames } from './schema';
@@ -106,7 +106,7 @@ async function* jobsOf(options: PrepareArraysOptions, drops: DropReport): AsyncG
     yield* episodeJobs(options.inputs, { drops, lenient });
     return;
   }
-  for (const stay of readListFile(await readText(list), list)) {
+  for (const stay of await openListFile(list)) {
     const last = stay.lines.reduce((most, line) => Math.max(most, line.hours ?? 0), 0);
     const end = task.end === null && last > 0 ? last : undefined;
     yield { id: stay.id, file: stay.file, end, stay };
@@ -117,7 +117,7 @@ async function* jobsOf(options: PrepareArraysOptions, drops: DropReport): AsyncG
 async function progressOf(options: PrepareArraysOptions): Promise<(file: string) => void> {
   const { progress, list } = options;
   if (!progress) return () => undefined;
-  const all = list === undefined ? await countFiles(options.inputs) : readListFile(await readText(list), list).length;
+  const all = list === undefined ? await countFiles(options.inputs) : (await openListFile(list)).length;
   let files = 0;
   let latest = '';
   return (file) => {

@@ -1,7 +1,7 @@
-import { stat } from 'node:fs/promises';
+import { access, realpath, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { HPformerError } from '../../errors';
-import { readText } from '../../files';
+import { fileError } from '../../files';
 import { Tensor } from '../../tensor/tensor';
 import type { LabelledBatch, OpenSource, ScoreBatch } from '../recipes';
 import { DropReport, EpisodePreparer, episodeFromBytes, type PreparedEpisode } from './arrays';
@@ -11,7 +11,7 @@ import { runStage } from './crew';
 import { countFiles, episodeJobs } from './episodes';
 import { readBytesSync } from './files';
 import { decompensationLabels, type LabelSample, lengthOfStayLabels } from './labels';
-import { type ListedStay, readListFile } from './listfile';
+import { type ListedStay, openListFile } from './listfile';
 import { readPrepared } from './prepared';
 import { predictionRecord } from './record';
 import type { StageOptions } from './stages';
@@ -84,19 +84,15 @@ const listNames: Readonly<Record<string, string>> = {
 };
 
 /** The list file of a part: the file itself where one is given, else by the published names inside the folder. */
-async function findList(input: string, part: string): Promise<{ file: string; text: string }> {
-  if (path.basename(input).endsWith('listfile.csv')) return { file: input, text: await readText(input) };
+async function findList(input: string, part: string): Promise<string> {
+  if (path.basename(input).endsWith('listfile.csv')) return input;
+  const whole = path.join(input, 'listfile.csv');
   const named = listNames[part];
-  if (named) {
-    const file = path.join(input, named);
-    try {
-      return { file, text: await readText(file) };
-    } catch (error) {
-      if (part !== 'test') throw error;
-    }
-  }
-  const file = path.join(input, 'listfile.csv');
-  return { file, text: await readText(file) };
+  const file = named === undefined ? whole : path.join(input, named);
+  const cause = await access(file).catch((error: unknown) => error ?? 'not there');
+  if (cause === undefined) return file;
+  if (part === 'test') return whole;
+  throw fileError(file, 'read', cause);
 }
 
 interface LabelledRows {
@@ -232,10 +228,20 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
       }
       if (waiting.length > 0) yield flush();
     },
+    partFiles(part) {
+      return Promise.all(
+        inputs.map(async (input) => {
+          const list = await findList(input, part);
+          return realpath(list).catch((cause) => {
+            throw fileError(list, 'read', cause);
+          });
+        }),
+      );
+    },
     async *labelled(part, { batch, progress }) {
       for (const input of inputs) {
         const list = await findList(input, part);
-        const stays = readListFile(list.text, list.file);
+        const stays = await openListFile(list);
         let waiting: LabelledRows[] = [];
         const flush = (): LabelledBatch => {
           const rows = waiting;
@@ -261,7 +267,7 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
           const end = task.end ?? stay.lines.reduce((most, line) => Math.max(most, line.hours ?? 0), 0);
           const input = episodeFromBytes(stay.id, stay.file, readBytesSync(stay.file));
           const episode = preparer.prepare(input, end > 0 ? end : undefined);
-          if (episode) waiting.push(rowsOf(stay, episode, task, list.file));
+          if (episode) waiting.push(rowsOf(stay, episode, task, list));
           else drops.add('no reading in the window of the task', stay.file);
           if (waiting.length >= batch) yield flush();
           progress?.(done + 1, stays.length);

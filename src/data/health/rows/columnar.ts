@@ -84,6 +84,10 @@ export async function* readColumnar(file: string, options: EpisodeReadOptions): 
       leaveOut('stay', 'the name of a stay', id);
       continue;
     }
+    if (typeof id === 'number' && Math.abs(id) > Number.MAX_SAFE_INTEGER) {
+      leaveOut('stay', 'a number up to 2^53 - 1 (above, it is not exact), or text', id);
+      continue;
+    }
     if (stay !== String(id)) {
       if (stay !== undefined) {
         yield close();

@@ -101,6 +101,11 @@ export async function* readJsonLines(file: string, options: EpisodeReadOptions):
       leaveOut(['stay', 'stay is no text or number'], line, json);
       continue;
     }
+    // Numbers that JSON takes for one another would be two patients in one stay.
+    if (typeof id === 'number' && Math.abs(id) > Number.MAX_SAFE_INTEGER) {
+      leaveOut(['stay', 'stay is a number above 2^53 - 1, which is not exact: write it as text'], line, json);
+      continue;
+    }
     if (stay !== String(id)) {
       if (stay !== undefined) {
         yield close();

@@ -1,0 +1,110 @@
+/** What the health commands make of list files, folders and names of stays: nothing is merged, cut or passed over without a word. */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { initialWeights } from '../../../src/checkpoint/init';
+import { serializeCheckpoint } from '../../../src/checkpoint/save';
+import { presets } from '../../../src/config/presets';
+import { DropReport, openEpisodes } from '../../../src/data/health';
+import { hpformer } from '../cli/run';
+import { fixtureText } from './fixtures';
+
+let folder: string;
+const at = (name: string) => path.join(folder, name);
+const read = (name: string) => fs.readFileSync(at(name), 'utf8');
+const put = (name: string, text: string): string => {
+  fs.mkdirSync(path.dirname(at(name)), { recursive: true });
+  fs.writeFileSync(at(name), text);
+  return at(name);
+};
+async function ok(...args: string[]): Promise<string> {
+  const { code, out, err } = await hpformer(...args);
+  if (code !== 0) throw new Error(`${args.join(' ')}: exit code ${code}: ${err}`);
+  return out;
+}
+const stays: string[] = [];
+const mortality = () => ['--task', 'in-hospital-mortality', '--normalizer', at('normalizer.json')];
+const cpu = ['--device', 'cpu'];
+
+beforeAll(async () => {
+  folder = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), 'hpformer-inputs-')));
+  const config = presets.mortality({ hidden: 16, layers: 1 });
+  fs.writeFileSync(at('model.safetensors'), serializeCheckpoint(config, initialWeights(config, 1)));
+  await ok('prepare', 'synthetic', '--count', '40', '--seed', '9', '--out', at('stays'));
+  await ok('prepare', 'normalizer', at('stays'), '--out', at('normalizer.json'));
+  await ok('prepare', 'bundle', at('model.safetensors'), ...mortality(), '--out', at('b.safetensors'));
+  for (const name of fs.readdirSync(at('stays/0000')).sort()) stays.push(read(`stays/0000/${name}`));
+});
+afterAll(() => fs.rmSync(folder, { recursive: true }));
+
+describe('JSON lines', () => {
+  const line = (stay: string, value: number) =>
+    `{"stay": ${stay}, "hours": 1, "variable": "Heart Rate", "value": ${value}}\n`;
+  const ids = async (text: string, lenient: boolean, drops = new DropReport()) => {
+    const found: string[] = [];
+    for await (const { id } of openEpisodes([put('ids.jsonl', text)], { drops, lenient })) found.push(id);
+    return { found, dropped: drops.toJSON() };
+  };
+
+  test('numbers that JSON takes for one another are no names of stays', async () => {
+    const text = line('9007199254740992', 80) + line('9007199254740993', 90);
+    await expect(ids(text, false)).rejects.toThrow(/line 1, column "stay": stay is a number above 2\^53 - 1/);
+    const { found, dropped } = await ids(line('7', 80) + text + line('"9007199254740993"', 90), true);
+    expect(found).toEqual(['7', '9007199254740993']);
+    expect(Object.values(dropped)).toEqual([expect.objectContaining({ count: 2 })]);
+  });
+});
+
+describe('list files', () => {
+  test('a stay is named by the folder of its list, wherever the command runs', async () => {
+    put('pat/10001/episode1_timeseries.csv', stays[0]!);
+    const list = put('pat/10001/listfile.csv', 'stay,y_true\nepisode1_timeseries.csv,1\n');
+    await ok('prepare', 'arrays', '--list', list, '--normalizer', at('normalizer.json'), '--out', at('pat-out'));
+    expect(read('pat-out/ids.txt')).toBe('10001_episode1\n');
+  });
+
+  test('lists of extract name files as the task folders will; they are found beside the list', async () => {
+    for (const name of ['events', 'stays', 'diagnoses'])
+      put(`subjects/30001/${name}.csv`, fixtureText(`events/${name}.csv`));
+    await ok('prepare', 'extract', at('subjects'), '--out', at('episodes'));
+    const task = ['--task', 'decompensation', '--normalizer', at('normalizer.json')];
+    const list = at('episodes/30001/decompensation_listfile.csv');
+    expect(fs.readFileSync(list, 'utf8')).toContain('30001_episode1_timeseries.csv');
+    expect(
+      JSON.parse(await ok('prepare', 'arrays', '--list', list, ...task, '--out', at('dp'), '--json')),
+    ).toMatchObject({
+      episodes: 1,
+      labelled: true,
+    });
+    expect(read('dp/ids.txt')).toBe('30001_episode1\n');
+  });
+
+  test('a part of a list file, or a calibration judged on its own rows, is refused unless asked for', async () => {
+    const list = at('stays/listfile.csv');
+    const evaluate = (...more: string[]) =>
+      hpformer('evaluate', at('b.safetensors'), list, '--bootstrap', '0', ...cpu, ...more);
+    expect(await evaluate('--part', 'train')).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('--part: expected a folder of list files with it'),
+    });
+    expect(await evaluate('--calibrate', 'platt')).toMatchObject({
+      code: 2,
+      err: expect.stringMatching(/--calibrate: expected other rows .*listfile\.csv" for both valid and test/),
+    });
+    expect(await evaluate('--calibrate', 'platt', '--calibrate-on', 'test')).toMatchObject({
+      code: 0,
+      err: expect.stringContaining('judged on rows that it was fitted on'),
+    });
+    expect(await evaluate('--part', 'all')).toMatchObject({ code: 0, err: '' });
+    // Another name of the same file is the same file; another file is none.
+    fs.mkdirSync(at('parts'));
+    fs.symlinkSync(at('stays/0000'), at('parts/0000'));
+    fs.symlinkSync(list, at('parts/test_listfile.csv'));
+    fs.symlinkSync(list, at('parts/val_listfile.csv'));
+    const folderOf = () => hpformer('evaluate', at('b.safetensors'), at('parts'), '--calibrate', 'platt', ...cpu);
+    expect((await folderOf()).code).toBe(2);
+    fs.rmSync(at('parts/val_listfile.csv'));
+    fs.copyFileSync(list, at('parts/val_listfile.csv'));
+    expect(await folderOf()).toMatchObject({ code: 0, err: '' });
+  });
+});
