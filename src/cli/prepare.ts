@@ -4,7 +4,7 @@ import { loadCheckpointFile } from '../checkpoint/load';
 import { serializeCheckpoint } from '../checkpoint/save';
 import type { BinOptions } from '../data/health/arrays';
 import { writeHealthBundle } from '../data/health/bundle';
-import { Calibration, type CalibrationJSON } from '../data/health/calibration';
+import { Calibration } from '../data/health/calibration';
 import type { Fill } from '../data/health/discretize';
 import { extractSubject } from '../data/health/extract';
 import { openListFile } from '../data/health/listfile';
@@ -14,6 +14,7 @@ import { synthesizeEpisode } from '../data/health/synthetic';
 import { healthTasks } from '../data/health/tasks';
 import { HPformerError } from '../errors';
 import { fileError, makeFolder, readJson, readText, WholeTextWriter, writeAtomically, writePlainly } from '../files';
+import { describe } from '../tensor/shape';
 import {
   type Command,
   choiceOption,
@@ -52,10 +53,28 @@ async function listedAs(out: string, values: Values): Promise<string[]> {
   return files.filter((file) => path.basename(file) === path.basename(out));
 }
 
-/** The JSON of a file that an option names, if given. */
-async function optionalJson(values: Values, name: string): Promise<unknown> {
+/** The JSON of a file that an option names, if given. @throws HPformerError `ERR_HPFORMER_FILE`, also for what does not `fit`. */
+async function optionalJson<T>(
+  values: Values,
+  name: string,
+  fits: (json: unknown) => json is T,
+  expected: string,
+): Promise<T | undefined> {
   const file = textOption(values, name);
-  return file === undefined ? undefined : await readJson(file);
+  if (file === undefined) return undefined;
+  const json = await readJson(file);
+  if (fits(json)) return json;
+  throw new HPformerError('ERR_HPFORMER_FILE', `${file}: expected ${expected}, got ${describe(json)}`);
+}
+
+const isRecord = (json: unknown): json is Record<string, unknown> =>
+  typeof json === 'object' && json !== null && !Array.isArray(json);
+
+/** The calibrations that an option names. */
+async function readCalibrations(values: Values): Promise<(Calibration | null)[] | undefined> {
+  const expected = 'a list with a calibration or null for each label';
+  const list = await optionalJson(values, 'calibration', (json): json is unknown[] => Array.isArray(json), expected);
+  return list?.map((one) => (one === null ? null : Calibration.fromJSON(one)));
 }
 
 function numberOption(values: Values, name: string, least: number, most: number): number | undefined {
@@ -264,16 +283,14 @@ async function bundle(inputs: string[], values: Values, settings: Settings, io: 
   const normalizerFile = needed(values, 'normalizer');
   await checkOutputs([{ given: '--out', file: out }], [inputs[0]!, ...namedFiles(values)]);
   const fitted = Normalizer.fromJSON(await readJson(normalizerFile));
-  const json = (await optionalJson(values, 'config')) as { config?: unknown } | undefined;
+  const json = await optionalJson(values, 'config', isRecord, 'an object');
   const checkpoint = await loadCheckpointFile(inputs[0]!, json?.config ?? json);
   const labels =
     textOption(values, 'labels')?.split(',') ??
     checkpoint.config.head.names ??
     defaultLabels(task.name, checkpoint.config.head.labels);
-  const calibration = ((await optionalJson(values, 'calibration')) as (CalibrationJSON | null)[] | undefined)?.map(
-    (c) => (c === null ? null : Calibration.fromJSON(c)),
-  );
-  const provenance = ((await optionalJson(values, 'provenance')) ?? {}) as Record<string, unknown>;
+  const calibration = await readCalibrations(values);
+  const provenance = (await optionalJson(values, 'provenance', isRecord, 'an object')) ?? {};
   const steps = settings.steps ?? checkpoint.config.segments.steps ?? undefined;
   const file = writeHealthBundle(serializeCheckpoint(checkpoint.config, checkpoint.weights), {
     name: textOption(values, 'name') ?? path.basename(out).replace(/\.safetensors$/, ''),

@@ -67,7 +67,7 @@ function parseContent(where: string, text: string): BundleContent {
   if (!Array.isArray(labels) || !labels.every((label) => typeof label === 'string')) {
     throw fail(where, `labels: expected an array of strings, got ${describe(labels)}`);
   }
-  if (typeof provenance !== 'object' || provenance === null) {
+  if (typeof provenance !== 'object' || provenance === null || Array.isArray(provenance)) {
     throw fail(where, `provenance: expected an object, got ${describe(provenance)}`);
   }
   return { format: 'hpformer-bundle', version: bundleVersion, name, recipe, features, labels, provenance };

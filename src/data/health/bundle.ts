@@ -1,17 +1,18 @@
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
+import { parseCheckpoint } from '../../checkpoint/load';
 import type { HPformerConfig } from '../../config/types';
 import { HPformerError } from '../../errors';
 import { checkInteger } from '../../model/options';
 import { describe } from '../../tensor/shape';
-import { type Bundle, writeBundle } from '../bundle';
+import { type Bundle, readBundle, writeBundle } from '../bundle';
 import { checkFields, checkType, jsonText } from '../check';
 import { type BinOptions, checkNormalizer, findTask } from './arrays';
 import { Calibration, type CalibrationJSON, checkCalibrations } from './calibration';
 import { checkDiscretizeOptions } from './discretize';
 import { Normalizer, type NormalizerJSON } from './normalizer';
 import { columnNames, healthSchemaVersion, healthVariables } from './schema';
-import { type HealthTask, type HealthTaskName, healthTasks } from './tasks';
+import { checkWindow, type HealthTask, type HealthTaskName, healthTasks } from './tasks';
 
 /** The recipe of health bundles. */
 export const healthRecipe = 'health';
@@ -92,6 +93,7 @@ export function healthFeatures(content: HealthBundleContent): HealthFeatures {
     throw refuse(where, `expected a normalizer of ${columns.length} columns, got ${content.normalizer.width}`);
   }
   if (content.steps !== undefined) checkInteger(`${where}: steps`, content.steps, 1, 2 ** 31 - 1);
+  checkWindow(where, { ...task, steps: content.steps ?? task.steps }, step);
   checkCalibrations(where, content.calibration);
   const calibration = content.calibration ?? content.labels.map(() => null);
   if (calibration.length !== content.labels.length) {
@@ -124,13 +126,19 @@ export function healthFeatures(content: HealthBundleContent): HealthFeatures {
 export function writeHealthBundle(model: Uint8Array, content: HealthBundleContent): Uint8Array {
   checkType('health bundle: model', model, 'bytes');
   const features = healthFeatures(content);
-  return writeBundle(model, {
+  const repeated = content.labels.find((label, i) => content.labels.indexOf(label) !== i);
+  if (repeated !== undefined)
+    throw refuse(content.name, `labels: expected each name once, got ${describe(repeated)} twice`);
+  const bytes = writeBundle(model, {
     name: content.name,
     recipe: healthRecipe,
     features,
     labels: [...content.labels],
     provenance: content.provenance,
   });
+  // What loading would refuse is not written.
+  readHealthPreprocessing(readBundle(bytes, content.name)!, parseCheckpoint(bytes, undefined, content.name).config);
+  return bytes;
 }
 
 /**
@@ -142,7 +150,7 @@ export function writeHealthBundle(model: Uint8Array, content: HealthBundleConten
  */
 export function readHealthPreprocessing(bundle: Bundle, config: HPformerConfig): HealthPreprocessing {
   checkFields('health bundle', bundle, { name: 'string', recipe: 'any', features: 'object', labels: 'any' });
-  checkFields('config', config, { embedding: 'object', head: 'object' });
+  checkFields('config', config, { embedding: 'object', head: 'object', segments: 'object' });
   const where = bundle.name;
   const features = bundle.features as Partial<HealthFeatures>;
   if (bundle.recipe !== healthRecipe || features.recipe !== healthRecipe) {
@@ -167,6 +175,10 @@ export function readHealthPreprocessing(bundle: Bundle, config: HPformerConfig):
   const steps = features.steps;
   if (!Number.isInteger(steps) || steps! < 1) throw refuse(where, `steps: expected an integer, got ${describe(steps)}`);
   const { step, fill, start, masks } = checkDiscretizeOptions(features.bins ?? {});
+  const task: HealthTask = { ...base, steps: steps!, labels: config.head.labels };
+  checkWindow(where, task, step);
+  const { steps: own = null } = config.segments;
+  if (own !== null && own !== steps) throw refuse(where, `expected the ${own} steps of the model, got ${steps}`);
   const columns = columnNames(masks);
   const given = features.columns ?? [];
   if (!Array.isArray(given)) throw refuse(where, `columns: expected an array, got ${describe(given)}`);
@@ -204,7 +216,7 @@ export function readHealthPreprocessing(bundle: Bundle, config: HPformerConfig):
     );
   }
   return {
-    task: { ...base, steps: steps!, labels: config.head.labels },
+    task,
     bins: { step, fill, start, masks },
     normalizer,
     calibration: calibration.map((c) => (c === null ? null : Calibration.fromJSON(c))),

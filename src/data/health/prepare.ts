@@ -13,7 +13,7 @@ import { type Normalizer, NormalizerFitter, type NormalizerJSON } from './normal
 import { type NpyType, NpyWriter } from './npy';
 import { columnNames } from './schema';
 import type { StageKind, StageOptions } from './stages';
-import { checkTask, type HealthTask, healthTasks } from './tasks';
+import { checkLabelSteps, checkTask, checkWindow, type HealthTask, healthTasks } from './tasks';
 
 /** What {@link prepareArrays} does. */
 export interface PrepareArraysOptions extends CrewOptions {
@@ -80,7 +80,9 @@ function checkPrepare(where: string, options: PrepareArraysOptions): void {
   findTask(healthTasks, task.name);
   if (list === undefined) checkType(`${where}: inputs`, options.inputs, 'strings');
   if (normalizer !== 'fit') checkNormalizer(`${where}: normalizer`, normalizer);
-  checkDiscretizeOptions({ ...bins, ...(unknown === undefined ? {} : { unknown }) });
+  const { step } = checkDiscretizeOptions({ ...bins, ...(unknown === undefined ? {} : { unknown }) });
+  checkWindow(where, task, step);
+  if (list !== undefined) checkLabelSteps(where, task, step);
   checkCompat(where, compat);
   checkCrewOptions(options);
 }

@@ -15,7 +15,7 @@ import { type ListedStay, openListFile } from './listfile';
 import { readPrepared } from './prepared';
 import { predictionRecord } from './record';
 import type { StageOptions } from './stages';
-import type { HealthTask } from './tasks';
+import { checkLabelSteps, type HealthTask } from './tasks';
 
 /** Memory of feature batches, used again when a batch is done; shared, so that a model reads it in place instead of copying it. */
 class BatchMemory {
@@ -239,6 +239,7 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
       );
     },
     async *labelled(part, { batch, progress }) {
+      checkLabelSteps(bundle.name, task, bins.step);
       for (const input of inputs) {
         const list = await findList(input, part);
         const stays = await openListFile(list);

@@ -92,3 +92,22 @@ export function checkTask(where: string, task: HealthTask): void {
   if (readout === 'step' || readout === 'steps') return;
   throw new HPformerError('ERR_HPFORMER_RANGE', `${where}: readout: expected step or steps, got ${describe(readout)}`);
 }
+
+/**
+ * Steps of `step` hours must reach the end of what a task discretises: what lies after them would be cut off without a word.
+ *
+ * @throws HPformerError `ERR_HPFORMER_RANGE`.
+ */
+export function checkWindow(where: string, { name, steps, end }: HealthTask, step: number): void {
+  if (end === null || steps * step >= end - eps) return;
+  throw new HPformerError(
+    'ERR_HPFORMER_RANGE',
+    `${where}: expected at least ${Math.ceil(end / step - eps)} steps of ${step} h for the ${end} hours of ${name}, got ${steps}`,
+  );
+}
+
+/** Labels of hourly tasks are one an hour, so their steps must be hours. @throws HPformerError `ERR_HPFORMER_RANGE`. */
+export function checkLabelSteps(where: string, { name, readout }: HealthTask, step: number): void {
+  if (readout === 'step' || step === 1) return;
+  throw new HPformerError('ERR_HPFORMER_RANGE', `${where}: expected steps of 1 h for labels of ${name}, got ${step} h`);
+}

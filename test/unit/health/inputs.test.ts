@@ -5,6 +5,7 @@ import path from 'node:path';
 import { initialWeights } from '../../../src/checkpoint/init';
 import { serializeCheckpoint } from '../../../src/checkpoint/save';
 import { presets } from '../../../src/config/presets';
+import type { HPformerConfig } from '../../../src/config/types';
 import { DropReport, openEpisodes } from '../../../src/data/health';
 import { hpformer } from '../cli/run';
 import { fixtureText } from './fixtures';
@@ -106,5 +107,57 @@ describe('list files', () => {
     fs.rmSync(at('parts/val_listfile.csv'));
     fs.copyFileSync(list, at('parts/val_listfile.csv'));
     expect(await folderOf()).toMatchObject({ code: 0, err: '' });
+  });
+});
+
+describe('prepare bundle, prepare arrays', () => {
+  const bundle = (model: string, ...more: string[]) =>
+    hpformer('prepare', 'bundle', at(model), ...mortality(), '--out', at('x.safetensors'), ...more);
+  const model = (name: string, config: HPformerConfig) =>
+    fs.writeFileSync(at(name), serializeCheckpoint(config, initialWeights(config, 1)));
+
+  test('what no command could use is not written', async () => {
+    model('three.safetensors', presets.mortality({ hidden: 16, layers: 1, head: { labels: 3 } }));
+    model('hourly.safetensors', presets.decompensation({ hidden: 16, layers: 1 }));
+    model('tokens.safetensors', presets.mortality({ hidden: 16, layers: 1, embedding: { size: 59 } }));
+    for (const [args, message] of [
+      [['model.safetensors', '--labels', 'a,b'], /expected 1 labels with a calibration or null each, got 2 and 2/],
+      [['three.safetensors', '--labels', 'a,b,a'], /labels: expected each name once, got "a" twice/],
+      [['hourly.safetensors'], /expected the readout "step" for in-hospital-mortality, got "steps"/],
+      [['tokens.safetensors'], /expected a model of 76 features, got 59 features/],
+      [['model.safetensors', '--no-masks'], /expected a normalizer of 59 columns, got 76/],
+      [['model.safetensors', '--steps', '24'], /expected at least 48 steps of 1 h for the 48 hours of .*, got 24/],
+      [['model.safetensors', '--step', '0.5'], /expected at least 96 steps of 0\.5 h for the 48 hours of .*, got 48/],
+      [['model.safetensors', '--steps', '50'], /expected the 48 steps of the model, got 50/],
+    ] as [string[], RegExp][]) {
+      const { code, err } = await bundle(...(args as [string, ...string[]]));
+      expect(err).toMatch(message);
+      expect(code).toBe(1);
+      expect(fs.existsSync(at('x.safetensors'))).toBe(false);
+    }
+  });
+
+  test('calibrations and provenance of another form', async () => {
+    for (const [option, text, message] of [
+      ['--calibration', '{}', /f\.json: expected a list with a calibration or null for each label/],
+      ['--calibration', 'null', /f\.json: expected a list with a calibration or null for each label, got null/],
+      ['--calibration', '[7]', /calibration: expected the JSON of a calibration, got 7/],
+      ['--provenance', '[1]', /f\.json: expected an object/],
+      ['--provenance', 'null', /f\.json: expected an object, got null/],
+      ['--config', '3', /f\.json: expected an object, got 3/],
+    ] as const) {
+      const { code, err } = await bundle('model.safetensors', option, put('f.json', text));
+      expect(err).toMatch(message);
+      expect(err).toMatch(/ERR_HPFORMER_(FILE|INPUT)/);
+      expect(code).toBe(1);
+    }
+  });
+
+  test('steps that end before the window of the task, and labels of steps that are no hours', async () => {
+    const arrays = (...more: string[]) => hpformer('prepare', 'arrays', '--out', at('cut'), ...more);
+    expect((await arrays(at('stays'), '--step', '0.5')).err).toMatch(/expected at least 96 steps of 0\.5 h/);
+    expect((await arrays(at('stays'), '--step', '0.5', '--steps', '96')).code).toBe(0);
+    const list = ['--list', at('episodes/30001/decompensation_listfile.csv'), '--task', 'decompensation'];
+    expect((await arrays(...list, '--step', '2')).err).toMatch(/expected steps of 1 h for labels of decompensation/);
   });
 });
