@@ -21,9 +21,9 @@ namespace hpformer {
 namespace cuda {
 namespace {
 
-constexpr int64_t kScoreFloats = 8192;       // shared memory of the score kernels stays below 48 KB
-constexpr int64_t kBatch = 65535;            // grid rows
-constexpr int64_t kRows = int64_t{4} << 20;  // of `dense`: 64 a block, 65,535 blocks high
+constexpr int64_t kScoreFloats = 8192;  // shared memory of the score kernels stays below 48 KB
+constexpr int64_t kBatch = 65535;       // grid rows
+constexpr int64_t kRows = INT32_MAX;    // kernels count them in 32 bits
 
 Vector doubles(const float* from, int64_t count) { return from ? Vector(from, from + count) : Vector(); }
 

@@ -1,5 +1,6 @@
 // One batch (or a slice of one) as a list of device work over one arena, and its execution on a lane.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <memory>
@@ -91,12 +92,18 @@ class Program {
     steps_.push_back(std::move(step));
   }
   // out[m, n] = activation([a, b][m, k] weight[n, k]^T + bias); b and bias may be null, b begins at column `split`.
-  // `rounds`: operands in bfloat16.
+  // `rounds`: operands in bfloat16. More rows than a grid is high go in parts.
   void dense(const float* a, const float* b, int64_t split, const float* weight, const float* bias, int64_t m,
              int64_t n, int64_t k, Act activation, float* out, int rounds = 0) {
+    constexpr int64_t kMost = int64_t{65535} * 64;
     const auto size = [](int64_t value) { return static_cast<int>(value); };
-    const DenseParams p{a, b, weight, bias, out, size(m), size(n), size(k), size(split), activation, rounds};
-    launch("dense", {(n + 63) / 64, (m + 63) / 64}, 256, 0, p);
+    for (int64_t first = 0; first < m; first += kMost) {
+      const int64_t rows = std::min(m - first, kMost);
+      const DenseParams p{a + first * split, b ? b + first * (k - split) : nullptr, weight,  bias,        out + first * n,
+                          size(rows),        size(n),                               size(k), size(split), activation,
+                          rounds};
+      launch("dense", {(n + 63) / 64, (rows + 63) / 64}, 256, 0, p);
+    }
   }
   void clear(const void* device, int64_t bytes) {
     steps_.push_back({"", {}, 0, 0, reinterpret_cast<CUdeviceptr>(device), static_cast<size_t>(bytes), {}});

@@ -6,7 +6,7 @@
 #include <atomic>
 #include <thread>
 
-#include "cuda/driver.h"
+#include "cuda/program.h"
 #include "cuda_cases.h"
 #include "cuda_check.h"
 
@@ -201,6 +201,57 @@ void crowds(Model& model) {
       [&] { crowd(model, 8, "no further stream"); });
 }
 
+struct Launch {
+  int64_t height = 0;
+  cuda::DenseParams p{};
+};
+std::vector<Launch> gDense;
+
+// A product of more rows than a grid is high, 65,535 blocks of 64, is launched in parts. Nothing is computed: no such
+// memory is there.
+void highProducts() {
+  constexpr int64_t kMany = 2 * 65535 * 64 + 1, kWidth = 3, kDepth = 8, kSplit = 5;
+  const auto at = [](cuda::CUdeviceptr address) { return reinterpret_cast<float*>(address); };
+  float *a = at(1 << 20), *b = at(2 << 20), *out = at(3 << 20);
+  gDense.clear();
+  with(
+      [](cuda::Driver& d) {
+        d.launchKernel = [](cuda::CUfunction, unsigned, unsigned gy, unsigned, unsigned, unsigned, unsigned, unsigned,
+                            cuda::CUstream, void** arguments, void**) {
+          Launch launch;
+          launch.height = gy;
+          std::memcpy(&launch.p, arguments[0], sizeof(launch.p));
+          gDense.push_back(launch);
+          return cuda::kSuccess;
+        };
+      },
+      [&] {
+        std::shared_ptr<cuda::Device> device;
+        expect(cuda::Device::acquire(0, &device).ok(), "a device");
+        cuda::Device::Current current(*device);
+        cuda::Lane* lane = nullptr;
+        expect(device->take(&lane).ok(), "a lane");
+        cuda::Program program;
+        program.dense(a, b, kSplit, at(4 << 20), nullptr, kMany, kWidth, kDepth, cuda::Act::linear, out);
+        const Status s = program.repeat(*device, *lane);
+        expect(s.ok(), "a high product: " + s.message);
+        device->give(lane);
+      });
+  int64_t row = 0;
+  for (const Launch& launch : gDense) {
+    const cuda::DenseParams& p = launch.p;
+    expect(launch.height <= 65535 && launch.height == (p.m + 63) / 64, "height " + std::to_string(launch.height));
+    expect(p.a == a + row * kSplit && p.b == b + row * (kDepth - kSplit) && p.out == out + row * kWidth,
+           "other rows from row " + std::to_string(row) + " on");
+    row += p.m;
+  }
+  expect(gDense.size() == 3 && row == kMany, std::to_string(row) + " rows of a high product");
+  std::unique_ptr<KernelDevice> kernels;
+  expect(createCudaKernels(0, {}, &kernels).ok(), "kernels");
+  expect(kernels->dense(a, int64_t{1} << 31, 1, a, nullptr, 1, Activation::linear, out).code == StatusCode::limit,
+         "more rows than there are numbers for");
+}
+
 }  // namespace
 
 int main() {
@@ -208,6 +259,7 @@ int main() {
   alarm(900);  // a run that waits for ever ends here
   std::string reason;
   gReal = *cuda::driver(&reason);
+  highProducts();
   Model fused(64), unfused(16);
   for (Model* model : {&fused, &unfused}) {
     model->works("the driver as it is");
