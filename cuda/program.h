@@ -99,8 +99,16 @@ class Program {
     const auto size = [](int64_t value) { return static_cast<int>(value); };
     for (int64_t first = 0; first < m; first += kMost) {
       const int64_t rows = std::min(m - first, kMost);
-      const DenseParams p{a + first * split, b ? b + first * (k - split) : nullptr, weight,  bias,        out + first * n,
-                          size(rows),        size(n),                               size(k), size(split), activation,
+      const DenseParams p{a + first * split,
+                          b ? b + first * (k - split) : nullptr,
+                          weight,
+                          bias,
+                          out + first * n,
+                          size(rows),
+                          size(n),
+                          size(k),
+                          size(split),
+                          activation,
                           rounds};
       launch("dense", {(n + 63) / 64, (rows + 63) / 64}, 256, 0, p);
     }

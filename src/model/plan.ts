@@ -138,6 +138,12 @@ export interface PlanContext {
   threads: number;
 }
 
+/** What the fused CUDA kernels are compiled for, and take (cuda/cuda.cmake, layout.h, params.h). */
+const fusedWidths = [64, 96, 128, 160, 192, 256];
+const fusedFeatures = 128;
+const fusedSegments = 64;
+const fusedHeadLayers = 6;
+
 /** Beyond this length the tables of the absorbed embedding cost more than they save (binding/cpu/engine/tuning.h). */
 const longestAbsorbed = 2048;
 
@@ -247,7 +253,7 @@ function planSequence(
     'depthFirst',
     yes('a tile of tokens goes through all layers at once', 0, (2 * layers - 1) * read * rowBytes),
   );
-  savings.set('absorbedEmbedding', absorbed(config, steps, read, cut, on, yes, no));
+  savings.set('absorbedEmbedding', absorbed(config, steps, read, cut, isCuda(context), on, yes, no));
   savings.set(
     'zeroRowsClosedForm',
     cut.padding > 0
@@ -287,8 +293,21 @@ function planSequence(
       0,
     ),
   );
+  if (isCuda(context)) {
+    savings.set('foldedOutput', no('kernels of CUDA devices multiply by the output projection'));
+    const features = embedding.kind === 'features' ? embedding.size : 0;
+    const fits = features <= fusedFeatures && s <= fusedSegments && config.head.layers.length < fusedHeadLayers;
+    const whole = on('depthFirst') && on('readoutPruning') && on('zeroRowsClosedForm');
+    if (!whole || !fits || !fusedWidths.includes(d)) {
+      const apart = no('without the fused kernel each step of the model is a kernel of its own');
+      for (const name of ['readoutPruning', 'depthFirst', 'absorbedEmbedding', 'zeroRowsClosedForm'] as const)
+        savings.set(name, apart);
+    }
+  }
   return savings;
 }
+
+const isCuda = ({ device }: PlanContext): boolean => device.startsWith('cuda');
 
 /** Rewrite 3: TDHP on raw features with tables that depend on the length alone; only rows that are read are embedded. */
 function absorbed(
@@ -296,6 +315,7 @@ function absorbed(
   steps: number,
   read: number,
   cut: Segments,
+  cuda: boolean,
   on: (name: RewriteName) => boolean,
   yes: (reason: string, flops: number, bytes: number) => Saving,
   no: (reason: string) => Saving,
@@ -304,8 +324,8 @@ function absorbed(
   if (embedding.kind !== 'features') return no('the embedding is not a linear map of features');
   if (config.embeddingNorm) return no('the embedding norm is not linear');
   if (config.segments.pooling === 'max') return no('max pooling is not linear');
-  if (steps > longestAbsorbed) return no(`its tables do not pay beyond ${longestAbsorbed} steps`);
-  if (!on('foldedWeights')) return no('its products are made at load, which foldedWeights switches off');
+  if (!cuda && steps > longestAbsorbed) return no(`its tables do not pay beyond ${longestAbsorbed} steps`);
+  if (!cuda && !on('foldedWeights')) return no('its products are made at load, which foldedWeights switches off');
   const f = embedding.size;
   const s = cut.count;
   const embedRow = 2 * f * d + 2 * d;

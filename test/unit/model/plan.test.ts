@@ -72,6 +72,24 @@ test('each reason says why', () => {
   expect(reason(health({ norm: 'batchnorm' }), 'foldedWeights')).toContain('batchnorm');
 });
 
+test('on a CUDA device: the fused kernel where the shape has one, and never a folded output', () => {
+  const cuda: PlanContext = { ...cpu, device: 'cuda:0', isa: '', tile: { tokens: 16, sequences: 16 } };
+  const names = (config: HPformerConfig, steps: number, context = cuda) =>
+    buildPlan(config, { batch: 8, steps }, context)
+      .rewrites.filter((r) => r.applies)
+      .map((r) => r.name);
+  expect(names(presets.decompensation(), 504, cpu)).toContain('foldedOutput');
+  expect(names(presets.decompensation(), 504)).toEqual(['depthFirst', 'absorbedEmbedding', 'foldedWeights']);
+  expect(names(presets.decompensation(), 3003)).toContain('absorbedEmbedding');
+  expect(names(presets.mortality(), 48)).toContain('readoutPruning');
+  for (const [config, context] of [
+    [presets.mortality({ hidden: 320, heads: 8 }), cuda],
+    [presets.mortality({ embedding: { size: 200 } }), cuda],
+    [presets.mortality(), { ...cuda, rewrites: all & ~1 }],
+  ] as const)
+    expect(names(config, 48, context)).toEqual(['foldedWeights']);
+});
+
 test('switched off by name, and the reference uses none', () => {
   for (const [bit, name] of rewriteNames.entries()) {
     const off = buildPlan(presets.mortality(), { batch: 2, steps: 48 }, { ...cpu, rewrites: all & ~(1 << bit) });
