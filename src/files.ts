@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { constants, createWriteStream, rmSync, type WriteStream } from 'node:fs';
-import { type FileHandle, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { constants, createWriteStream, realpathSync, rmSync, type WriteStream } from 'node:fs';
+import { chmod, type FileHandle, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { HPformerError } from './errors';
 
@@ -107,19 +107,31 @@ export function removeUnfinished(): void {
   unfinished.clear();
 }
 
-/** A file that is written beside its name and gets it when complete: a reader sees the old file or the new one. */
+/**
+ * A file that is written beside its name and gets it when complete: a reader sees the old file or the new one. It takes the rights of a
+ * file that it replaces, and the place that a link of its name leads to.
+ */
 export class Unfinished {
   /** Where it is written. */
   readonly temporary: string;
+  private readonly place: string;
 
+  /** @param target - the name, as messages call it. */
   constructor(readonly target: string) {
-    this.temporary = `${target}.${randomBytes(6).toString('hex')}.tmp`;
+    try {
+      this.place = realpathSync(target);
+    } catch {
+      this.place = target; // nothing there yet
+    }
+    this.temporary = `${this.place}.${randomBytes(6).toString('hex')}.tmp`;
     unfinished.add(this.temporary);
   }
 
   /** Gives the file, which is complete and closed, its name. */
   async keep(): Promise<void> {
-    await rename(this.temporary, this.target);
+    const replaced = await stat(this.place).catch(() => undefined);
+    if (replaced?.isFile()) await chmod(this.temporary, replaced.mode & 0o777);
+    await rename(this.temporary, this.place);
     unfinished.delete(this.temporary);
   }
 

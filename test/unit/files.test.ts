@@ -37,6 +37,16 @@ test.each<[string, (file: string) => Promise<unknown>, string]>([
   await expect(action(file)).rejects.toMatchObject(refused(`${file}: ${message}`));
 });
 
+testUnless(notOn('linux'), 'what is replaced keeps its rights, and a link its place', async () => {
+  fs.writeFileSync(at('scores'), 'old', { mode: 0o600 });
+  fs.symlinkSync(at('scores'), at('link'));
+  await writeAtomically(at('link'), 'new');
+  expect(fs.lstatSync(at('link')).isSymbolicLink()).toBe(true);
+  expect(fs.readFileSync(at('scores'), 'utf8')).toBe('new');
+  expect(fs.statSync(at('scores')).mode & 0o777).toBe(0o600);
+  expect(fs.readdirSync(folder).sort()).toEqual(['link', 'scores', 'text']);
+});
+
 testUnless(notOn('linux'), 'a pipe that nobody writes to is refused at once', async () => {
   expect(spawnSync('mkfifo', [at('pipe')]).status).toBe(0);
   await expect(readWhole(at('pipe'))).rejects.toMatchObject(
