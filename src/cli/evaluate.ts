@@ -92,6 +92,7 @@ export const evaluate: Command = {
         return predictLabelled(model, counted, config.head.labels, raw).finally(() => progress.end());
       };
       const predictions = await scoresOf(part);
+      const exclusive = config.head.link === 'softmax';
       const names = labelNames(config, bundle.labels);
       const labels = evaluateLabels(predictions, names, { samples, seed });
       const fitting = request.method === undefined ? undefined : await scoresOf(request.fitPart);
@@ -100,13 +101,21 @@ export const evaluate: Command = {
           io.stderr,
           'note: the calibration is judged on rows that it was fitted on: it looks better than it is\n',
         );
-      const studies = await finishReport(request, names, predictions, fitting, labels, [
-        ['model', bundle.name],
-        ['SHA-256', bundle.hash],
-        ['device', `${device}, ${precision}`],
-        ['part', `${part}: ${predictions.ids.length} ${data.unit}`],
-      ]);
-      const classes = config.head.link === 'softmax' ? classFigures(predictions) : undefined;
+      const studies = await finishReport(
+        request,
+        names,
+        predictions,
+        fitting,
+        labels,
+        [
+          ['model', bundle.name],
+          ['SHA-256', bundle.hash],
+          ['device', `${device}, ${precision}`],
+          ['part', `${part}: ${predictions.ids.length} ${data.unit}`],
+        ],
+        exclusive,
+      );
+      const classes = exclusive ? classFigures(predictions) : undefined;
       if (values.json) {
         const macro = labels.length > 1 ? { macro: { auroc: macroAuroc(labels) } } : {};
         const bootstrap = { samples, seed, unit: data.group, level: 0.95 };

@@ -98,9 +98,11 @@ export async function finishReport(
   fitting: Predictions | undefined,
   evaluations: readonly LabelEvaluation[],
   facts: readonly (readonly [string, string])[],
+  exclusive = false,
 ): Promise<(CalibrationStudy | null)[]> {
   const rows = knownRows(judged, names);
-  const studies = request.method && fitting ? studyCalibration(knownRows(fitting, names), rows, request.method) : [];
+  const studies =
+    request.method && fitting ? studyCalibration(knownRows(fitting, names), rows, request.method, exclusive) : [];
   if (request.save !== undefined) {
     await writeAtomically(
       request.save,

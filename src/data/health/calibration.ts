@@ -250,6 +250,32 @@ export class Calibration {
   }
 }
 
+/**
+ * Rows of probabilities with the calibration of each label applied; null leaves a label as it is. Classes of which one is true
+ * (`exclusive`) are calibrated one against the rest, so each row is divided by its sum then. A row whose sum is 0 stays raw.
+ *
+ * @param raw `[rows, calibration.length]`, row by row.
+ */
+export function calibrateRows(
+  raw: ArrayLike<number>,
+  calibration: readonly (Calibration | null)[],
+  exclusive: boolean,
+): ArrayLike<number> {
+  if (calibration.every((one) => one === null)) return raw;
+  const labels = calibration.length;
+  const out = Float64Array.from({ length: raw.length }, (_, i) => {
+    const one = calibration[i % labels];
+    return one ? one.probability(raw[i]!) : raw[i]!;
+  });
+  if (!exclusive) return out;
+  for (let row = 0; row < out.length; row += labels) {
+    let sum = 0;
+    for (let c = row; c < row + labels; c++) sum += out[c]!;
+    for (let c = row; c < row + labels; c++) out[c] = sum === 0 ? raw[c]! : out[c]! / sum;
+  }
+  return out;
+}
+
 /** Checks a calibration (or null) for each label, or none at all. @throws HPformerError `ERR_HPFORMER_TYPE`. */
 export function checkCalibrations(where: string, value: unknown): void {
   if (value === null) return;

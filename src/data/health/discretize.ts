@@ -167,7 +167,7 @@ export function binGrid(source: ReadingSource, options: CheckedOptions): BinGrid
   }
   const length = last - first;
   const bins = Math.trunc(length / step + 1.0 - eps) + 0; // no negative zero
-  if (!(bins >= 0))
+  if (!(bins >= 0) || length < -eps)
     throw bad(`${options.file}: expected an end after the start, got ${length} hours from start to end`);
   if (bins > mostBins)
     throw bad(`${options.file}: expected at most ${mostBins} bins, got ${bins}: ${length} hours in steps of ${step}`);

@@ -7,7 +7,7 @@ import { describe } from '../../tensor/shape';
 import { Tensor } from '../../tensor/tensor';
 import { checkEach, checkFields, checkType } from '../check';
 import type { PreparedEpisode } from './arrays';
-import { type Calibration, checkCalibrations } from './calibration';
+import { type Calibration, calibrateRows, checkCalibrations } from './calibration';
 import { csvField } from './csv';
 import { firstColumn, healthVariables, valueColumns, variableCount } from './schema';
 import { checkTask, type HealthTask } from './tasks';
@@ -196,12 +196,12 @@ export async function explainEpisode(
     from: s * length * step,
     to: Math.min((s + 1) * length, used) * step,
   }));
-  const probabilitiesOf = (data: ArrayLike<number | bigint>, item: number): number[] =>
-    Array.from({ length: task.labels }, (_, c) => {
-      const index = task.readout === 'step' ? item * task.labels + c : (item * task.steps + at) * task.labels + c;
-      const raw = Number(data[index]);
-      return calibration?.[c]?.probability(raw) ?? raw;
-    });
+  const probabilitiesOf = (data: ArrayLike<number | bigint>, item: number): number[] => {
+    const from = (task.readout === 'step' ? item : item * task.steps + at) * task.labels;
+    const raw = Array.from({ length: task.labels }, (_, c) => Number(data[from + c]));
+    const fitted = raw.map((_, c) => calibration?.[c] ?? null);
+    return Array.from(calibrateRows(raw, fitted, config.head.link === 'softmax'));
+  };
   const probabilities = probabilitiesOf(outputOf(results, 'probabilities').data, 0);
   const plans = perturbations(perturb, spans, width, length, episode.bins);
   const changed: Perturbation[] = [];

@@ -2,7 +2,7 @@ import { HPformerError } from '../../errors';
 import { TextWriter } from '../../files';
 import { checkFields, checkList, checkType, jsonText, wrongType } from '../check';
 import type { PreparedEpisode } from './arrays';
-import { type Calibration, checkCalibrations } from './calibration';
+import { type Calibration, calibrateRows, checkCalibrations } from './calibration';
 
 /** One line of a prediction record. Nothing in it is a raw value unless `features` was asked for. */
 export interface PredictionRecord {
@@ -39,6 +39,8 @@ export interface RecordContext {
   preprocessingHash: string;
   device: string;
   calibration?: readonly (Calibration | null)[];
+  /** One of the labels is true (softmax): calibrated probabilities sum to 1. Default false. */
+  exclusive?: boolean;
   /** Share of observed values under which a warning is given; default 0.1. */
   leastObserved?: number;
   /** Hours since the last reading over which a warning is given; default 6. */
@@ -79,11 +81,13 @@ export function predictionRecord(
     device: 'string',
     leastObserved: 'number?',
     mostAge: 'number?',
+    exclusive: 'boolean?',
     includeFeatures: 'boolean?',
     now: 'function?',
   });
   checkCalibrations('record', context.calibration);
-  const { leastObserved = 0.1, mostAge = 6, calibration, includeFeatures = false, now = () => new Date() } = context;
+  const { leastObserved = 0.1, mostAge = 6, calibration, exclusive = false } = context;
+  const { includeFeatures = false, now = () => new Date() } = context;
   if (raw.length !== context.labelNames.length) {
     throw new HPformerError(
       'ERR_HPFORMER_SHAPE',
@@ -103,6 +107,9 @@ export function predictionRecord(
   if (Array.from(raw).some((p) => !Number.isFinite(p)))
     warnings.push('a probability is not finite: a reading was NaN or infinite');
   if (!calibration?.some((c) => c !== null)) warnings.push('probabilities are not calibrated');
+  const all = context.labelNames.map((_, c) => calibration?.[c] ?? null);
+  const fitted = calibrateRows(raw, all, exclusive);
+  const known = (c: number): boolean => all[c] !== null || (exclusive && fitted !== raw);
   return {
     format: 'hpformer-prediction',
     version: 1,
@@ -112,7 +119,7 @@ export function predictionRecord(
     labels: context.labelNames.map((name, c) => ({
       name,
       raw: raw[c]!,
-      calibrated: calibration?.[c]?.probability(raw[c]!) ?? null,
+      calibrated: known(c) ? fitted[c]! : null,
     })),
     observed: episode.observed ?? null,
     steps: episode.bins,

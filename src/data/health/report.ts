@@ -2,7 +2,7 @@ import { HPformerError } from '../../errors';
 import { checkEach, checkFields, checkType, wrongType } from '../check';
 import type { LabelEvaluation, Predictions } from '../evaluation';
 import { BinaryRanking } from '../metrics';
-import { Calibration, type CalibrationMethod, type Reliability, reliability } from './calibration';
+import { Calibration, type CalibrationMethod, calibrateRows, type Reliability, reliability } from './calibration';
 import { escapeHtml, htmlPage, htmlTable, type Line, lineChart, thin } from './charts';
 
 /** One label's rows whose outcome is known. */
@@ -58,15 +58,17 @@ export function knownRows(predictions: Predictions, names: readonly string[]): L
 
 /**
  * Fits a calibration for each label on one set of rows (validation) and judges it on another (test). A label with one class only in
- * the fitting rows is left out.
+ * the fitting rows is left out: its probabilities stay raw.
  *
+ * @param exclusive one of the labels is true (softmax): calibrated probabilities of a row are divided by their sum.
  * @throws HPformerError `ERR_HPFORMER_TYPE` for arguments of other types, `ERR_HPFORMER_SHAPE` for fewer fitting labels than judged
- * ones, `ERR_HPFORMER_INPUT` for malformed rows or another method.
+ * ones or exclusive labels with other rows than the first, `ERR_HPFORMER_INPUT` for malformed rows or another method.
  */
 export function studyCalibration(
   fitting: readonly LabelRows[],
   judged: readonly LabelRows[],
   method: CalibrationMethod,
+  exclusive = false,
 ): (CalibrationStudy | null)[] {
   checkLabelRows('studyCalibration: fitting', fitting);
   checkLabelRows('studyCalibration: judged', judged);
@@ -76,20 +78,46 @@ export function studyCalibration(
       `studyCalibration: expected rows to fit on for ${judged.length} labels, got ${fitting.length}`,
     );
   }
-  return judged.map((rows, k) => {
+  const found = judged.map((rows, k) => {
     const { labels, scores } = fitting[k]!;
     const events = labels.reduce((sum: number, y) => sum + y, 0);
     if (events === 0 || events === labels.length || rows.labels.length === 0) return null;
-    const calibration = Calibration.fit(method, labels, scores);
-    return {
-      name: rows.name,
-      method,
-      calibration,
-      fittedOn: { rows: labels.length, events },
-      before: reliability(rows.labels, rows.scores),
-      after: reliability(rows.labels, calibration.apply(rows.scores)),
-    };
+    return { calibration: Calibration.fit(method, labels, scores), rows: labels.length, events };
   });
+  const columns = applied(
+    judged,
+    found.map((one) => one?.calibration ?? null),
+    exclusive,
+  );
+  return judged.map(({ name, labels, scores }, k) => {
+    const one = found[k];
+    if (!one) return null;
+    const { calibration, ...fittedOn } = one;
+    const before = reliability(labels, scores);
+    return { name, method, calibration, fittedOn, before, after: reliability(labels, columns[k]!) };
+  });
+}
+
+/** Calibrated scores by label. */
+function applied(
+  judged: readonly LabelRows[],
+  all: readonly (Calibration | null)[],
+  exclusive: boolean,
+): Float64Array[] {
+  if (!exclusive) return judged.map(({ scores }, k) => Float64Array.from(all[k]?.apply(scores) ?? scores));
+  const rows = judged[0]?.scores.length ?? 0;
+  const other = judged.find(({ scores }) => scores.length !== rows);
+  if (other) {
+    throw new HPformerError(
+      'ERR_HPFORMER_SHAPE',
+      `studyCalibration: expected ${rows} rows of each label, since one of them is true, got ${other.scores.length} of "${other.name}"`,
+    );
+  }
+  const raw = Float64Array.from({ length: rows * judged.length }, (_, i) => {
+    return judged[i % judged.length]!.scores[Math.floor(i / judged.length)]!;
+  });
+  const fitted = calibrateRows(raw, all, true);
+  return judged.map((_, k) => Float64Array.from({ length: rows }, (_, i) => fitted[i * judged.length + k]!));
 }
 
 function checkLabelRows(where: string, rows: readonly LabelRows[]): void {

@@ -6,7 +6,7 @@ import { Tensor } from '../../tensor/tensor';
 import type { LabelledBatch, OpenSource, ScoreBatch } from '../recipes';
 import { DropReport, EpisodePreparer, episodeFromBytes, type PreparedEpisode } from './arrays';
 import { readHealthPreprocessing } from './bundle';
-import type { Calibration } from './calibration';
+import { calibrateRows } from './calibration';
 import { runStage } from './crew';
 import { countFiles, episodeJobs } from './episodes';
 import { readBytesSync } from './files';
@@ -65,16 +65,6 @@ function episodeFeeds(
       [count],
     );
   return feeds;
-}
-
-/** Applies the calibrations of a bundle to rows of raw probabilities. */
-function calibrateRows(raw: ArrayLike<number>, calibration: readonly (Calibration | null)[]): ArrayLike<number> {
-  if (calibration.every((c) => c === null)) return raw;
-  const labels = calibration.length;
-  return Float64Array.from({ length: raw.length }, (_, i) => {
-    const fitted = calibration[i % labels];
-    return fitted ? fitted.probability(raw[i]!) : raw[i]!;
-  });
 }
 
 const listNames: Readonly<Record<string, string>> = {
@@ -172,7 +162,8 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
     normalizer: normalizer.toJSON(),
   };
   const valid = config.segments.over === 'valid';
-  const calibrate = (rows: ArrayLike<number>): ArrayLike<number> => calibrateRows(rows, calibration);
+  const exclusive = config.head.link === 'softmax';
+  const calibrate = (rows: ArrayLike<number>): ArrayLike<number> => calibrateRows(rows, calibration, exclusive);
   return {
     idColumn: 'patient',
     unit: task.readout === 'steps' ? 'hours' : 'episodes',
@@ -197,6 +188,7 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
             preprocessingHash: hash,
             device,
             calibration,
+            exclusive,
             includeFeatures,
           });
         const buffer = memory.take(episodes.length * task.steps * width * 4);

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
-import { Calibration, reliability } from '../../../src/data/health/calibration';
+import { Calibration, calibrateRows, reliability } from '../../../src/data/health/calibration';
+import { studyCalibration } from '../../../src/data/health/report';
 import { SeededRandom } from '../../../src/data/metrics';
 import { seed } from '../../seed';
 
@@ -102,5 +103,45 @@ describe('reliability', () => {
     const got = reliability([0, 1], [0, 1]);
     expect([got.brier, got.expectedCalibrationError]).toEqual([0, 0]);
     expect(got.bins[9]!.count).toBe(1);
+  });
+});
+
+describe('rows of several labels', () => {
+  const platt = Calibration.fromJSON({ method: 'platt', slope: 0.5, intercept: 1 });
+  const raw = [0.2, 0.3, 0.5, 1, 0, 0];
+
+  test('classes of which one is true sum to 1; those that are not calibrated count raw', () => {
+    const apart = calibrateRows(raw, [platt, null, platt], false);
+    expect(Array.from(apart)).toEqual(raw.map((p, i) => (i % 3 === 1 ? p : platt.probability(p))));
+    const together = Array.from(calibrateRows(raw, [platt, null, platt], true));
+    for (const row of [0, 3]) {
+      const sum = apart[row]! + apart[row + 1]! + apart[row + 2]!;
+      for (const c of [0, 1, 2]) expect(together[row + c]).toBe(apart[row + c]! / sum);
+      expect(together[row]! + together[row + 1]! + together[row + 2]!).toBeCloseTo(1, 14);
+    }
+    expect(calibrateRows(raw, [null, null, null], true)).toBe(raw);
+    const nothing = Calibration.fromJSON({ method: 'isotonic', scores: [0.5], probabilities: [0] });
+    expect(Array.from(calibrateRows([0.4, 0.6], [nothing, nothing], true))).toEqual([0.4, 0.6]);
+    expect(Array.from(calibrateRows([Number.NaN, 0.6], [platt, platt], true))).toEqual([Number.NaN, Number.NaN]);
+  });
+
+  test('studies judge what is reported: the divided rows', () => {
+    const scores = Array.from({ length: 60 }, (_, i) => (i % 10) / 20 + 0.05);
+    const labels = scores.map((p, i) => ((i * 7) % 20 < 20 * p * p ? 1 : 0)) as (0 | 1)[];
+    const label = (name: string, y: (0 | 1)[], p: number[]) => ({ name, labels: y, scores: p });
+    const two = [
+      label('a', labels, scores),
+      label(
+        'b',
+        labels.map((y) => (1 - y) as 0 | 1),
+        scores.map((p) => 1 - p),
+      ),
+    ];
+    const judged = studyCalibration(two, two, 'isotonic', true).map((study) => study!);
+    const fitted = judged.map(({ calibration }, k) => calibration.apply(two[k]!.scores));
+    const divided = fitted[0]!.map((p, i) => p / (p + fitted[1]![i]!));
+    expect(judged[0]!.after).toEqual(reliability(labels, divided));
+    const fewer = [two[0]!, label('b', [0, 1], [0.1, 0.2])];
+    expect(() => studyCalibration(two, fewer, 'platt', true)).toThrow(/expected 60 rows of each label.*got 2 of "b"/);
   });
 });

@@ -158,3 +158,9 @@ describe('discretize', () => {
     expect(sameBits(discretize(turned, { end: 48 }).values, expected)).toBe(true);
   });
 });
+
+test.each([-0.5, -1, -2, -5])('an end before the start is an error: %p', (end) => {
+  expect(() => discretize(`${episodeHeader}\n1${','.repeat(17)}\n`, { end })).toThrow(
+    `episode: expected an end after the start, got ${end} hours from start to end`,
+  );
+});

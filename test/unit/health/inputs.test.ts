@@ -161,3 +161,27 @@ describe('prepare bundle, prepare arrays', () => {
     expect((await arrays(...list, '--step', '2')).err).toMatch(/expected steps of 1 h for labels of decompensation/);
   });
 });
+
+test('length of stay, calibrated class by class: predictions, records and explanations sum to 1', async () => {
+  const config = presets.lengthOfStay({ hidden: 16, layers: 1 });
+  fs.writeFileSync(at('los.safetensors'), serializeCheckpoint(config, initialWeights(config, 1)));
+  const platt = { method: 'platt', slope: 0.8, intercept: -0.7 };
+  const calibration = put('ten.json', JSON.stringify([null, ...Array.from({ length: 9 }, () => platt)]));
+  const task = ['--task', 'length-of-stay', '--normalizer', at('normalizer.json'), '--calibration', calibration];
+  await ok('prepare', 'bundle', at('los.safetensors'), ...task, '--out', at('los-b.safetensors'));
+  const stay = put('one/1_episode1_timeseries.csv', stays[0]!);
+  const scores = await ok('predict', at('los-b.safetensors'), stay, '--record', at('los.jsonl'), ...cpu);
+  const [, ...columns] = scores.trim().split('\n')[1]!.split(',').map(Number);
+  const explained = JSON.parse(
+    await ok('explain', at('los-b.safetensors'), stay, '--perturb', 'none', '--json', ...cpu),
+  );
+  const record = JSON.parse(read('los.jsonl')) as { labels: { calibrated: number }[] };
+  for (const row of [
+    columns,
+    explained[0].probabilities,
+    record.labels.map(({ calibrated }) => calibrated),
+  ] as number[][]) {
+    expect(row).toHaveLength(10);
+    expect(row.reduce((sum, p) => sum + p, 0)).toBeCloseTo(1, 7);
+  }
+});
