@@ -23,6 +23,9 @@ import { checkTask, type HealthTask } from './tasks';
 /** Discretiser options that belong to a model: what a bundle stores. */
 export type BinOptions = Pick<DiscretizeOptions, 'step' | 'fill' | 'start' | 'masks'>;
 
+/** {@link BinOptions} with every default filled in. */
+export type BinSettings = { [Name in keyof BinOptions]-?: Exclude<BinOptions[Name], undefined> };
+
 /** One stay before discretising, from a source of any format. */
 export interface EpisodeInput {
   /** Name of the stay: `10001_episode1`. */
@@ -53,9 +56,9 @@ export interface PreparedEpisode {
 /** Options of {@link EpisodePreparer}. */
 export interface PrepareOptions {
   task: HealthTask;
-  normalizer?: Normalizer;
-  bins?: BinOptions;
-  unknown?: 'error' | 'skip';
+  normalizer?: Normalizer | undefined;
+  bins?: BinOptions | undefined;
+  unknown?: 'error' | 'skip' | undefined;
 }
 
 const eps = 1e-6;

@@ -7,7 +7,7 @@ import { checkInteger } from '../../model/options';
 import { describe } from '../../tensor/shape';
 import { type Bundle, readBundle, writeBundle } from '../bundle';
 import { checkFields, checkType, jsonText } from '../check';
-import { type BinOptions, checkNormalizer, findTask } from './arrays';
+import { type BinOptions, type BinSettings, checkNormalizer, findTask } from './arrays';
 import { Calibration, type CalibrationJSON, checkCalibrations } from './calibration';
 import { checkDiscretizeOptions } from './discretize';
 import { Normalizer, type NormalizerJSON } from './normalizer';
@@ -26,7 +26,7 @@ export interface HealthFeatures {
   task: HealthTaskName;
   /** Steps that the model is fed. */
   steps: number;
-  bins: Required<BinOptions>;
+  bins: BinSettings;
   /** Variables with categories in one-hot order, fills and units. */
   variables: { name: string; categories?: string[]; fill: string; unit?: string }[];
   /** Feature columns in order. */
@@ -39,7 +39,7 @@ export interface HealthFeatures {
 /** A health bundle's preprocessing, checked and ready to use. */
 export interface HealthPreprocessing {
   task: HealthTask;
-  bins: Required<BinOptions>;
+  bins: BinSettings;
   normalizer: Normalizer;
   calibration: (Calibration | null)[];
   /** SHA-256 (hex) of everything that changes the model's inputs. */
@@ -52,11 +52,11 @@ export interface HealthBundleContent {
   task: HealthTaskName;
   normalizer: Normalizer;
   /** Discretiser options; defaults as published. */
-  bins?: BinOptions;
+  bins?: BinOptions | undefined;
   /** Steps of the model's input; default the task's. */
-  steps?: number;
+  steps?: number | undefined;
   /** One a label, or none. */
-  calibration?: readonly (Calibration | null)[];
+  calibration?: readonly (Calibration | null)[] | undefined;
   /** What the outputs mean. */
   labels: readonly string[];
   /** Origin, licence, intended use, limits. */

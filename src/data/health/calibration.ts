@@ -319,7 +319,7 @@ export interface Reliability {
 export function reliability(
   labels: ArrayLike<number | boolean>,
   probabilities: ArrayLike<number>,
-  options: { bins?: number; strategy?: 'width' | 'count' } = {},
+  options: { bins?: number | undefined; strategy?: 'width' | 'count' | undefined } = {},
 ): Reliability {
   checkFields('reliability: options', options, {});
   const { bins = 10, strategy = 'width' } = options;

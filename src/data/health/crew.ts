@@ -42,7 +42,7 @@ export interface CrewOptions {
   /** Ends the work: the generator throws its reason. */
   signal?: AbortSignal | undefined;
   /** What the threads run; only tests give another. @internal */
-  script?: string;
+  script?: string | undefined;
 }
 
 /** Checks how the work is to be shared. @throws HPformerError `ERR_HPFORMER_TYPE`, `ERR_HPFORMER_RANGE`. */

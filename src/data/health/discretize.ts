@@ -21,22 +21,22 @@ export type Fill = 'previous' | 'next' | 'normal' | 'zero';
 /** Options of the published discretiser. */
 export interface DiscretizeOptions {
   /** Bin width in hours, > 0; default 1. */
-  step?: number;
+  step?: number | undefined;
   /**
    * `previous` (default): the last reading of an earlier bin, before the first one the variable's fill-in value; `next`: the same
    * backwards; `normal`: always the fill-in value; `zero`: 0, and no category set.
    */
-  fill?: Fill;
+  fill?: Fill | undefined;
   /** Where hour 0 lies: `zero` (default) as in the file, `relative` at the first row. */
-  start?: 'zero' | 'relative';
+  start?: 'zero' | 'relative' | undefined;
   /** Append one 0/1 column a variable: read in this bin or not. Default true. */
-  masks?: boolean;
+  masks?: boolean | undefined;
   /** End of the stay in hours (as in the file, also with start `relative`). Default: the last time. */
-  end?: number | null;
+  end?: number | null | undefined;
   /** A category text that is not in the list: an error (default), or skipped and counted. */
-  unknown?: 'error' | 'skip';
+  unknown?: 'error' | 'skip' | undefined;
   /** Name of the input in error messages; default `episode`. */
-  file?: string;
+  file?: string | undefined;
 }
 
 /** A discretised stay. */

@@ -17,7 +17,7 @@ const burst = 32;
 export interface EpisodeReadOptions {
   drops: DropReport;
   /** Malformed inputs are counted instead of ending the run. Default false. */
-  lenient?: boolean;
+  lenient?: boolean | undefined;
 }
 
 /** The name of a stay from its file: `x/10001_episode1_timeseries.csv` and `10001/episode1_timeseries.csv` are `10001_episode1`. */

@@ -63,12 +63,12 @@ export interface Perturbation {
 export interface ExplainOptions {
   task: HealthTask;
   /** Hours of one step; default 1. */
-  step?: number;
+  step?: number | undefined;
   /** Which step is explained; default the episode's readout step. */
-  at?: number;
+  at?: number | undefined;
   /** Which perturbations are run: `variables`, `spans`, `all` (default) or `none`. */
-  perturb?: 'all' | 'variables' | 'spans' | 'none';
-  calibration?: readonly (Calibration | null)[];
+  perturb?: 'all' | 'variables' | 'spans' | 'none' | undefined;
+  calibration?: readonly (Calibration | null)[] | undefined;
 }
 
 /** `0–12 h`. */

@@ -17,7 +17,7 @@ export interface SubjectTables {
   /** CSV: `…, icd_code, …, stay_id`. */
   diagnoses: string;
   /** Default `corrected`. */
-  compat?: Compat;
+  compat?: Compat | undefined;
 }
 
 /** What {@link extractSubject} gives. */

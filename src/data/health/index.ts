@@ -16,6 +16,7 @@ export type {
 export {
   type BinnedEpisode,
   type BinOptions,
+  type BinSettings,
   DropReport,
   type EpisodeInput,
   EpisodePreparer,

@@ -21,8 +21,8 @@ export interface LabelSample {
 /** Options of the label functions. */
 export interface LabelOptions {
   /** Steps to pad or cut to, at the end, 1,000,000 at most; default 504. */
-  steps?: number;
-  compat?: Compat;
+  steps?: number | undefined;
+  compat?: Compat | undefined;
 }
 
 /** Labels of one stay, one a step. */

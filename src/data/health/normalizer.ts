@@ -12,11 +12,11 @@ export interface NormalizerOptions {
    * `all` (default): the authors' scaler over every column, variance divided by N, constant columns scaled by 1.
    * `numeric`: YerevaNN's over number columns only (those whose name lacks `->`), divided by N − 1, at least 1e-7.
    */
-  columns?: NormalizerKind;
+  columns?: NormalizerKind | undefined;
   /** Columns of a row; default 76. */
-  width?: number;
+  width?: number | undefined;
   /** Names of the columns, needed for `numeric` where the width is neither 76 nor 59. */
-  names?: readonly string[];
+  names?: readonly string[] | undefined;
 }
 
 /** The form that {@link Normalizer.toJSON} gives and {@link Normalizer.fromJSON} reads. */

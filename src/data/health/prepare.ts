@@ -2,7 +2,7 @@ import path from 'node:path';
 import { HPformerError } from '../../errors';
 import { makeFolder, WholeTextWriter, writeAtomically } from '../../files';
 import { checkFields, checkType } from '../check';
-import { type BinOptions, checkNormalizer, DropReport, findTask } from './arrays';
+import { type BinOptions, type BinSettings, checkNormalizer, DropReport, findTask } from './arrays';
 import { healthFeatures, preprocessingHash } from './bundle';
 import { type CrewJob, type CrewOptions, checkCrewOptions, runStage } from './crew';
 import { checkDiscretizeOptions } from './discretize';
@@ -23,17 +23,17 @@ export interface PrepareArraysOptions extends CrewOptions {
   /** Folder that the arrays are written to. */
   out: string;
   /** A list file: its stays in order, with labels and, for hourly tasks, the last hour of each. */
-  list?: string;
+  list?: string | undefined;
   /** A fitted normaliser; `fit`: fitted on these stays first (a second pass over the files); default `fit`. */
-  normalizer?: Normalizer | 'fit';
-  normalizerColumns?: 'all' | 'numeric';
-  bins?: BinOptions;
-  unknown?: 'error' | 'skip';
+  normalizer?: Normalizer | 'fit' | undefined;
+  normalizerColumns?: 'all' | 'numeric' | undefined;
+  bins?: BinOptions | undefined;
+  unknown?: 'error' | 'skip' | undefined;
   /** Malformed stays are counted instead of ending the run. */
-  lenient?: boolean;
-  compat?: Compat;
+  lenient?: boolean | undefined;
+  compat?: Compat | undefined;
   /** Called after each stay, with the number of input files done and of all. */
-  progress?: (files: number, allFiles: number) => void;
+  progress?: ((files: number, allFiles: number) => void) | undefined;
 }
 
 /** What was prepared: written as `prepare.json` beside the arrays. */
@@ -43,7 +43,7 @@ export interface PreparedManifest {
   task: string;
   steps: number;
   columns: string[];
-  bins: Required<BinOptions>;
+  bins: BinSettings;
   normalizer: NormalizerJSON;
   /** SHA-256 of the preprocessing, to compare with a bundle's. */
   preprocessing: string;

@@ -38,17 +38,17 @@ export interface RecordContext {
   modelHash: string;
   preprocessingHash: string;
   device: string;
-  calibration?: readonly (Calibration | null)[];
+  calibration?: readonly (Calibration | null)[] | undefined;
   /** One of the labels is true (softmax): calibrated probabilities sum to 1. Default false. */
-  exclusive?: boolean;
+  exclusive?: boolean | undefined;
   /** Share of observed values under which a warning is given; default 0.1. */
-  leastObserved?: number;
+  leastObserved?: number | undefined;
   /** Hours since the last reading over which a warning is given; default 6. */
-  mostAge?: number;
+  mostAge?: number | undefined;
   /** Write the normalised features into the record. Default false. */
-  includeFeatures?: boolean;
+  includeFeatures?: boolean | undefined;
   /** Default: now. */
-  now?: () => Date;
+  now?: (() => Date) | undefined;
 }
 
 /**

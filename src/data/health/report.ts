@@ -170,9 +170,9 @@ export interface ReportContent {
   facts: readonly (readonly [string, string])[];
   evaluations: readonly LabelEvaluation[];
   rows: readonly LabelRows[];
-  studies?: readonly (CalibrationStudy | null)[];
+  studies?: readonly (CalibrationStudy | null)[] | undefined;
   /** Further figures, such as kappa: name and value. */
-  further?: readonly (readonly [string, string])[];
+  further?: readonly (readonly [string, string])[] | undefined;
 }
 
 const three = (v: number): string => (Number.isNaN(v) ? '–' : v.toFixed(3));

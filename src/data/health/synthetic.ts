@@ -63,7 +63,10 @@ export interface SyntheticEpisode {
  * @param number 0, 1, 2 …: which stay.
  * @param options `hours`, default 48; `seed`, default 1.
  */
-export function synthesizeEpisode(number: number, options: { hours?: number; seed?: number } = {}): SyntheticEpisode {
+export function synthesizeEpisode(
+  number: number,
+  options: { hours?: number | undefined; seed?: number | undefined } = {},
+): SyntheticEpisode {
   checkFields('synthesizeEpisode: options', options, {});
   const { hours = 48, seed = 1 } = options;
   if (!Number.isInteger(number) || number < 0 || !Number.isInteger(seed)) {

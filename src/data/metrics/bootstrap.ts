@@ -14,11 +14,11 @@ export interface Interval {
 /** Options of bootstrap intervals. */
 export interface BootstrapOptions {
   /** Number of samples; default 1000. */
-  samples?: number;
+  samples?: number | undefined;
   /** Coverage; default 0.95. */
-  level?: number;
+  level?: number | undefined;
   /** Seed of the generator; default 1. The same seed gives the same intervals everywhere. */
-  seed?: number;
+  seed?: number | undefined;
 }
 
 /** Row numbers are held in 32 bits. */
