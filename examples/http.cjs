@@ -20,9 +20,9 @@ async function readJson(request) {
   const chunks = [];
   for await (const chunk of request) {
     size += chunk.length;
-    if (size > largestBody) throw Object.assign(new Error(`expected at most ${largestBody} bytes`), { status: 413 });
-    chunks.push(chunk);
+    if (size <= largestBody) chunks.push(chunk); // the rest is read and let go, so that the client hears the answer
   }
+  if (size > largestBody) throw Object.assign(new Error(`expected at most ${largestBody} bytes`), { status: 413 });
   try {
     return JSON.parse(Buffer.concat(chunks).toString('utf8'));
   } catch {
@@ -30,14 +30,16 @@ async function readJson(request) {
   }
 }
 
-/** Nested lists as a tensor; the package itself checks the rest of the shape and says what is wrong with it. */
-function tensorOf(rows) {
-  const dims = [];
-  for (let at = rows; Array.isArray(at); at = at[0]) dims.push(at.length);
-  const data = [rows].flat(Number.POSITIVE_INFINITY);
-  if (dims.length !== 3 || !data.every((value) => typeof value === 'number'))
-    throw Object.assign(new Error('features: expected lists [batch][steps][features] of numbers'), { status: 400 });
-  return new Tensor('float32', Float32Array.from(data), dims);
+/** Nested lists as a tensor, every list as long as its neighbours; the package checks the shape itself and says what is wrong with it. */
+function tensorOf(batch) {
+  const even = (lists) => lists.every((list) => Array.isArray(list) && list.length === lists[0].length);
+  const rows = Array.isArray(batch) && even(batch) ? batch.flat() : [];
+  const values = rows.length > 0 && even(rows) ? rows.flat() : [];
+  if (values.length === 0 || !values.every((value) => typeof value === 'number'))
+    throw Object.assign(new Error('features: expected even lists [batch][steps][features] of numbers'), {
+      status: 400,
+    });
+  return new Tensor('float32', Float32Array.from(values), [batch.length, batch[0].length, rows[0].length]);
 }
 
 /** A server that answers with a model; the caller listens and, after closing, disposes of the model. */
@@ -48,14 +50,15 @@ function serve(model) {
       if (!response.writableFinished) gone.abort(new Error('the client went away'));
     });
     const answer = (status, body) => {
+      if (!server.listening) response.setHeader('connection', 'close'); // asked to end: no further request on it
       response.writeHead(status, { 'content-type': 'application/json' });
       response.end(`${JSON.stringify(body)}\n`);
     };
     try {
       if (request.url === '/health') return answer(200, { device: model.device });
       if (request.method !== 'POST' || request.url !== '/predict') return answer(404, { error: 'POST /predict' });
-      const { features } = await readJson(request);
-      const { probabilities } = await model.run({ features: tensorOf(features) }, { signal: gone.signal });
+      const body = await readJson(request);
+      const { probabilities } = await model.run({ features: tensorOf(body?.features) }, { signal: gone.signal });
       const [rows, labels] = probabilities.dims;
       const lists = Array.from({ length: rows }, (_, i) => [
         ...probabilities.data.subarray(i * labels, (i + 1) * labels),

@@ -50,6 +50,13 @@ test('HTTP service: answers, refuses, aborts the run of a client that goes away,
     expect(await post('{"features": [[1]]}')).toMatchObject({ status: 400 });
     expect(await post('{"features": [[[1, 2]]]}')).toMatchObject({ status: 400, body: { code: 'ERR_HPFORMER_SHAPE' } });
     expect((await fetch(url)).status).toBe(404);
+    expect(await post('null')).toMatchObject({ status: 400 });
+    // As many values as two people have, 47 hours and 49: no one's hour becomes another's.
+    const uneven = [sample(1).slice(0, 47), [...sample(2), sample(3)[0]]];
+    expect(await post(JSON.stringify({ features: uneven }))).toMatchObject({ status: 400 });
+    // A connection that goes on after a body that was refused.
+    expect((await post(`[${'0,'.repeat(5 << 20)}0]`)).status).toBe(413);
+    expect((await post('{')).status).toBe(400);
 
     // The body is whole, the run begins, the client leaves.
     const many = JSON.stringify({ features: Array.from({ length: 200 }, (_, i) => sample(i)) });
