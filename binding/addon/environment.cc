@@ -1,7 +1,6 @@
 #include "environment.h"
 
 #include <algorithm>
-#include <exception>
 
 #include "run_job.h"
 

@@ -1,7 +1,5 @@
 #include "load_job.h"
 
-#include <cstring>
-#include <exception>
 #include <new>
 #include <utility>
 

@@ -19,7 +19,7 @@ static_assert(kBlock <= ScanBlock::kMost);
 
 struct Columns {
   int64_t count = 0;
-  float *xm, *y, *xe, *u, *px, *extra, *p;
+  float *xm, *y, *xe, *u, *px, *extra;
 };
 
 // y = A [x0 ; x1] + bias + added for every column: rows of `k` (each part) in, rows of `n` out to `out`. `g` has A.
@@ -69,12 +69,12 @@ void product(const Context& c, Gemm g, int64_t n, int64_t k, const float* const*
   }
 }
 
-// P, xe and u of one sequence whose columns begin at `at`.
-void among(const Context& c, const LengthTables& t, const Columns& w, int64_t at) {
+// P, xe and u of one sequence whose columns begin at `at`; P goes to `probabilities`.
+void among(const Context& c, const LengthTables& t, const Columns& w, int64_t at, float* probabilities) {
   const int64_t f = c.spec.features, count = t.segments.count;
   const float scale = 1.0f / std::sqrt(static_cast<float>(c.spec.hidden));
   for (int64_t s = 0; s < count; ++s) {
-    float* p = w.p + (at + s) * count;  // the caller gave every sequence room for its own count
+    float* p = probabilities + s * count;
     for (int64_t r = 0; r < count; ++r)
       p[r] = c.k.dot(w.xm + (at + s) * f, w.y + (at + r) * f, f) + c.k.dot(t.w.data() + s * f, w.xm + (at + r) * f, f) +
              t.cc[static_cast<size_t>(s * count + r)];
@@ -215,9 +215,7 @@ Status tdhpAbsorbed(const Context& c, const Sequence* sequences, int64_t count, 
       const Sequence& s = sequences[first + j];
       const LengthTables& t = *tables[j];
       const int64_t own = s.segments.count;
-      Columns view = w;
-      view.p = p - at * own;
-      among(c, t, view, at);
+      among(c, t, w, at, p);
       for (int64_t i = 0; i < own; ++i) {
         c.k.rowsMix(t.fc.data(), d, own, d, p + i * own, w.extra + (at + i) * d);
         scan(c, s, t, w, i, at + i, p + i * own, zero);
