@@ -160,6 +160,31 @@ const native = async (device) => (await createNative(loadAddon(), checkpoint(1),
   });
 });
 
+test('a model that was disposed of holds no weights, however long it is referenced', () => {
+  const script = `
+const hp = require(${JSON.stringify(root)});
+const held = async () => {
+  for (let i = 0; i < 5; i++) {
+    global.gc();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  return process.memoryUsage().arrayBuffers;
+};
+(async () => {
+  const config = hp.presets.mortality({ hidden: 512, layers: 4 });
+  const before = await held();
+  const model = await hp.HPformer.create(config, { device: 'cpu', seed: 1 });
+  const live = await held();
+  model.dispose();
+  console.log(JSON.stringify({ live: live - before, after: (await held()) - before, device: model.device }));
+})();`;
+  const { stdout, stderr } = spawnSync(process.execPath, ['--expose-gc', '-e', script], { encoding: 'utf8' });
+  expect(stderr).toBe('');
+  const { live, after } = JSON.parse(stdout) as { live: number; after: number };
+  expect(live).toBeGreaterThan(8 * megabyte);
+  expect(after).toBeLessThan(megabyte);
+});
+
 /** A script in a child whose address space is limited to so many MiB. */
 function limited(megabytes: number, body: string): { status: number | null; stdout: string; stderr: string } {
   const script = `
