@@ -9,10 +9,12 @@ import {
   checkParts,
   classFigures,
   finishReport,
+  flattest,
   parts,
   reportOptions,
   reportRequest,
 } from './report';
+import { nothingScored, ScoreWatch } from './scoreWatch';
 import { formatTable } from './table';
 
 function figure({ value, low, high }: Figure): string {
@@ -92,6 +94,11 @@ export const evaluate: Command = {
         return predictLabelled(model, counted, config.head.labels, raw).finally(() => progress.end());
       };
       const predictions = await scoresOf(part);
+      if (predictions.ids.length === 0) throw nothingScored(inputs, data);
+      const watch = new ScoreWatch(0);
+      watch.add(predictions.ids, []);
+      const warnings = watch.warnings(data.unit);
+      if (warnings !== '') await note(io.stderr, warnings);
       const exclusive = config.head.link === 'softmax';
       const names = labelNames(config, bundle.labels);
       const labels = evaluateLabels(predictions, names, { samples, seed });
@@ -115,12 +122,18 @@ export const evaluate: Command = {
         ],
         exclusive,
       );
+      if (studies.some((study) => flattest(study)))
+        await note(io.stderr, 'note: the temperature is at its bound: these scores rank no better than chance\n');
       const classes = exclusive ? classFigures(predictions) : undefined;
       if (values.json) {
         const macro = labels.length > 1 ? { macro: { auroc: macroAuroc(labels) } } : {};
         const bootstrap = { samples, seed, unit: data.group, level: 0.95 };
         const head = { model: bundle.name, hash: bundle.hash, device, precision, part, rows: predictions.ids.length };
-        const more = { ...(classes ? { classes } : {}), ...(request.method ? { calibration: studies } : {}) };
+        const more = {
+          ...(classes ? { classes } : {}),
+          ...(request.method ? { calibration: studies } : {}),
+          ...(data.drops ? { dropped: data.drops } : {}),
+        };
         await writeJson(io.stdout, { ...head, bootstrap, labels, ...macro, ...more });
         return 0;
       }

@@ -1,11 +1,11 @@
 import path from 'node:path';
-import { DropReport, EpisodePreparer } from '../data/health/arrays';
+import { countCut, DropReport, EpisodePreparer } from '../data/health/arrays';
 import { readHealthPreprocessing } from '../data/health/bundle';
-import { openEpisodes } from '../data/health/episodes';
+import { noStays, openEpisodes } from '../data/health/episodes';
 import { attentionNotice, explainEpisode, explanationCsv, spanName } from '../data/health/explain';
 import { explanationSvg } from '../data/health/heatmap';
 import { makeFolder, writeAtomically } from '../files';
-import { type Command, choiceOption, integerOption, textOption, UsageError, write, writeJson } from './command';
+import { type Command, choiceOption, integerOption, note, textOption, UsageError, write, writeJson } from './command';
 import { loadOptions, modelOptions, openBundle } from './model';
 import { refuseInput } from './output';
 import { formatTable } from './table';
@@ -44,11 +44,18 @@ export const explain: Command = {
       const all = [];
       let done = 0;
       const names = new FileNames();
-      for await (const input of openEpisodes(inputs, { drops: new DropReport() })) {
+      const drops = new DropReport();
+      for await (const input of openEpisodes(inputs, { drops })) {
         if (done === most) break;
         const episode = preparer.prepare(input);
-        if (!episode) continue;
+        if (!episode) {
+          drops.add('no reading in the window of the task', input.file);
+          continue;
+        }
         done++;
+        countCut(drops, episode, input.file);
+        if (hour !== undefined && hour > episode.bins * bins.step)
+          throw new UsageError(`--hour: expected at most ${episode.bins * bins.step} for ${episode.id}, got ${hour}`);
         const at = hour === undefined ? episode.step : Math.ceil(hour / bins.step) - 1;
         const explanation = await explainEpisode(model, episode, { task, step: bins.step, at, perturb, calibration });
         if (out !== undefined) {
@@ -81,8 +88,10 @@ export const explain: Command = {
         if (variables.length > 0)
           await write(io.stdout, `${formatTable(['variable', 'change without it'], variables)}\n`);
       }
+      if (done === 0) throw noStays(inputs, drops);
       if (values.json) await writeJson(io.stdout, all);
       else await write(io.stdout, `${attentionNotice}\n`);
+      if (drops.total > 0) await note(io.stderr, `left out: ${drops}\n`);
       return 0;
     } finally {
       model.dispose();

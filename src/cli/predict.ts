@@ -7,6 +7,7 @@ import { checkOutputs } from './output';
 import { formatDuration, Progress } from './progress';
 import { RecordLog } from './record';
 import { ScoreWriter, scoreFormat } from './scoreFile';
+import { nothingScored, ScoreWatch } from './scoreWatch';
 
 export const predict: Command = {
   summary: 'Scores raw data files with a model that carries its feature recipe.',
@@ -66,14 +67,19 @@ export const predict: Command = {
       const writer = new ScoreWriter(out ?? io.stdout, format, data.idColumn, columns, model.device === 'reference');
       const records =
         recordFile === undefined ? undefined : new RecordLog(recordFile, values['record-features'] === true);
+      let warnings = '';
       try {
+        const watch = new ScoreWatch(columns.length);
         for await (const scored of scoreBatches(model, data.score({ batch, progress: progress.read, workers }))) {
           await writer.rows(scored.ids, scored.probabilities);
           await records?.add(scored, model);
+          watch.add(scored.ids, scored.probabilities);
           progress.add(scored.ids.length);
         }
+        if (watch.rows === 0) throw nothingScored(inputs, data);
         await writer.end();
         await records?.end();
+        warnings = watch.warnings(data.unit);
       } catch (error) {
         progress.end();
         await writer.abandon();
@@ -101,6 +107,7 @@ export const predict: Command = {
         );
       }
       if (data.drops && data.drops.total > 0) await note(io.stderr, `left out: ${data.drops}\n`);
+      if (warnings !== '') await note(io.stderr, warnings);
       return 0;
     } finally {
       model.dispose();

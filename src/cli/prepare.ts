@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { loadCheckpointFile } from '../checkpoint/load';
 import { serializeCheckpoint } from '../checkpoint/save';
-import type { BinOptions } from '../data/health/arrays';
+import { type BinOptions, DropReport } from '../data/health/arrays';
 import { writeHealthBundle } from '../data/health/bundle';
 import { Calibration } from '../data/health/calibration';
 import type { Fill } from '../data/health/discretize';
@@ -20,6 +20,7 @@ import {
   choiceOption,
   type Io,
   integerOption,
+  note,
   textOption,
   UsageError,
   type Values,
@@ -200,11 +201,13 @@ async function normalizer(inputs: string[], values: Values, settings: Settings, 
     [...inputs, ...namedFiles(values), ...(await listedAs(out, values))],
   );
   const progress = new Progress(io.stderr, 'stays');
-  const fitted = await fitNormalizer({ ...options, progress: counted(progress) }).finally(() => progress.end());
+  const drops = new DropReport();
+  const fitted = await fitNormalizer({ ...options, drops, progress: counted(progress) }).finally(() => progress.end());
   await writeAtomically(out, `${JSON.stringify(fitted)}\n`);
   const { n_samples_seen, width } = fitted.toJSON();
-  if (values.json) await writeJson(io.stdout, { out, rows: n_samples_seen, columns: width });
+  if (values.json) await writeJson(io.stdout, { out, rows: n_samples_seen, columns: width, dropped: drops });
   else await write(io.stdout, `normaliser of ${n_samples_seen} rows and ${width} columns: ${out}\n`);
+  if (drops.total > 0) await note(io.stderr, `left out: ${drops}\n`);
 }
 
 /** Subject folders (`events.csv`, `stays.csv`, `diagnoses.csv`) of the given roots, one level deep, or the roots themselves. */
@@ -234,6 +237,13 @@ async function subjectsOnce(roots: readonly string[]): Promise<Map<string, strin
       );
     }
     folders.set(subject, folder);
+  }
+  if (folders.size === 0) {
+    const place = roots.join(', ');
+    throw new HPformerError(
+      'ERR_HPFORMER_INPUT',
+      `${place}: expected a subject's events.csv, or folders of subjects, got none`,
+    );
   }
   return folders;
 }

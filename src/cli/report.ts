@@ -1,6 +1,6 @@
 import path from 'node:path';
 import type { LabelEvaluation, Predictions } from '../data/evaluation';
-import type { CalibrationMethod } from '../data/health/calibration';
+import { type CalibrationMethod, mostTemperature } from '../data/health/calibration';
 import { type CalibrationStudy, evaluationReport, knownRows, studyCalibration } from '../data/health/report';
 import { multiclassMetrics } from '../data/metrics';
 import type { ScoreSource } from '../data/recipes';
@@ -126,6 +126,12 @@ export async function finishReport(
     await writeAtomically(request.report, evaluationReport({ title, facts, evaluations, rows, studies, further }));
   }
   return studies;
+}
+
+/** Whether a temperature is the largest there is: what the scores say of the outcome is nothing, or the opposite. */
+export function flattest(study: CalibrationStudy | null): boolean {
+  const json = study?.calibration.toJSON();
+  return json?.method === 'temperature' && json.temperature >= mostTemperature;
 }
 
 /** Brier score and calibration error before and after, as a table. */

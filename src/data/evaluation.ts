@@ -106,6 +106,14 @@ export function evaluateLabels(
   if (predictions.ids.length === 0) {
     throw new HPformerError('ERR_HPFORMER_INPUT', 'evaluate: expected at least one row with a known outcome, got none');
   }
+  for (const scores of predictions.scores) {
+    const row = scores.findIndex((p) => !Number.isFinite(p));
+    if (row < 0) continue;
+    throw new HPformerError(
+      'ERR_HPFORMER_INPUT',
+      `evaluate: ${predictions.ids[row]}: expected a probability, got ${scores[row]} (a reading was NaN or infinite)`,
+    );
+  }
   return names.map((name, k) => evaluateOne(name, predictions, k, options));
 }
 

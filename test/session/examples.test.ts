@@ -149,6 +149,16 @@ test('a file of rows, in batches that do not divide it', async () => {
     const wanted = await expected(samples);
     expect(lines).toEqual(wanted.map((value, id) => `${id},${value}`));
     expect(example('batch.cjs', join(folder, 'none'), join(folder, 'x')).status).toBe(1);
+    // Two rows that are wrong by one step each way are no batch of the right size.
+    const steps = [samples[0]!.slice(1), [...samples[1]!, samples[1]![0]!]];
+    writeFileSync(from, steps.map((features, id) => JSON.stringify({ id, features })).join('\n'));
+    const mixed = example('batch.cjs', from, join(folder, 'mixed.csv'));
+    expect([mixed.status, mixed.stderr]).toEqual([1, `${from} line 1: expected features of 48 rows of 31 numbers\n`]);
+    writeFileSync(from, JSON.stringify({ id: 'a,"b"', features: samples[0] }));
+    expect(example('batch.cjs', from, join(folder, 'quoted.csv')).status).toBe(0);
+    expect(readFileSync(join(folder, 'quoted.csv'), 'utf8')).toMatch(/\n"a,""b""",0\.\d+\n$/);
+    const unwritten = example('batch.cjs', from, join(folder, 'no folder', 'x.csv'));
+    expect([unwritten.status, unwritten.stderr]).toEqual([1, expect.stringMatching(/^ENOENT: [^\n]*\(ENOENT\)\n$/)]);
   } finally {
     rmSync(folder, { recursive: true });
   }

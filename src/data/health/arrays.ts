@@ -51,6 +51,8 @@ export interface PreparedEpisode {
   observed: number | undefined;
   /** Hours from the last reading used to the end of the last bin. */
   lastReadingAge: number;
+  /** Bins of the stay after `steps`, which no model sees; undefined where not known (prepared arrays). */
+  cut?: number | undefined;
 }
 
 /** Options of {@link EpisodePreparer}. */
@@ -205,27 +207,29 @@ export class EpisodePreparer {
     if (features !== undefined) checkFeatures(features, steps * width);
     const grid = this.options.fill === 'previous' ? binGrid(read.rows, read.options) : undefined;
     const found = grid && grid.bins > 0 ? rowBins(read.rows, grid) : undefined;
-    let bins: number;
+    let all: number;
     let skipped: number;
     let seen: number;
     let out: Float32Array;
     if (grid && found) {
-      bins = Math.min(grid.bins, steps);
+      all = grid.bins;
       out = features ?? new Float32Array(steps * width);
-      this.scaled.begin(out, bins);
+      this.scaled.begin(out, Math.min(all, steps));
       skipped = fillForward(read.rows, found, grid.bins, this.scaled);
       seen = this.scaled.seen;
     } else {
       const binned = this.binned(read, this.memory);
       if (!binned) return undefined;
-      bins = Math.min(binned.bins, steps);
+      all = binned.bins;
       skipped = binned.skipped;
+      const bins = Math.min(all, steps);
       const kept = binned.values.subarray(0, bins * width);
       seen = observed(kept, width, bins);
       out = features ?? new Float32Array(steps * width);
       if (this.normalizer) this.normalizer.applyTo(out, kept);
       else out.set(kept);
     }
+    const bins = Math.min(all, steps);
     return {
       id: input.id,
       features: out,
@@ -234,6 +238,7 @@ export class EpisodePreparer {
       skipped,
       observed: this.options.masks ? seen / (bins * variableCount) : undefined,
       lastReadingAge: Math.max(0, read.end - read.last),
+      cut: all - bins,
     };
   }
 }
@@ -395,6 +400,11 @@ export class DropReport {
       .map(([reason, { count, examples }]) => `${count} × ${reason} (first: ${examples[0]})`)
       .join('\n');
   }
+}
+
+/** Counts a stay that goes on after the last step of the model. */
+export function countCut(drops: DropReport, { cut = 0, bins }: PreparedEpisode, file: string): void {
+  if (cut > 0) drops.add(`later hours of a stay longer than the ${bins} steps of the model`, file);
 }
 
 /** Checks a task name. @throws HPformerError `ERR_HPFORMER_RANGE`. */

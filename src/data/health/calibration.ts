@@ -13,6 +13,9 @@ export type CalibrationJSON =
 
 const tiny = 1e-15;
 
+/** The flattest temperature that is fitted. */
+export const mostTemperature = 1e6;
+
 function logit(p: number): number {
   const clipped = Math.min(1 - tiny, Math.max(tiny, p));
   return Math.log(clipped) - Math.log1p(-clipped);
@@ -196,7 +199,7 @@ export class Calibration {
     if (method === 'temperature') {
       const [slope] = fitLogistic(z, y, false);
       // A ranking that is worse than chance has no positive temperature; the flattest useful one is kept.
-      return new Calibration({ method, temperature: 1 / Math.max(slope, 1e-6) });
+      return new Calibration({ method, temperature: Math.min(1 / Math.max(slope, 0), mostTemperature) });
     }
     if (method === 'platt') {
       const [slope, intercept] = fitLogistic(z, y, true);

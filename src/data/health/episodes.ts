@@ -1,4 +1,4 @@
-import { readdir, stat } from 'node:fs/promises';
+import { readdir, realpath, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { HPformerError } from '../../errors';
 import { fileError } from '../../files';
@@ -30,7 +30,8 @@ const extensions = ['.csv', '.jsonl', '.ndjson', '.json', '.parquet', '.arrow', 
 
 /**
  * Every input file of the given files and folders, folders depth first in name order; only one folder's names are held at a time.
- * In folders only time series are taken among CSV files (`…timeseries.csv`); list files and episode descriptions are not.
+ * In folders only time series are taken among CSV files (`…timeseries.csv`); list files and episode descriptions are not. Links are
+ * followed; a folder that links lead to again is not read again.
  *
  * @throws HPformerError `ERR_HPFORMER_FILE` for what cannot be read, `ERR_HPFORMER_TYPE` for anything but a list of paths.
  */
@@ -53,21 +54,37 @@ export async function* inputFiles(inputs: readonly string[]): AsyncGenerator<str
       yield input;
       continue;
     }
-    yield* folderFiles(input);
+    yield* folderFiles(input, new Set());
   }
 }
 
-async function* folderFiles(folder: string): AsyncGenerator<string> {
-  const entries = await readdir(folder, { withFileTypes: true }).catch((cause) => {
+/** @param seen folders so far, without links: links may lead round in circles. */
+async function* folderFiles(folder: string, seen: Set<string>): AsyncGenerator<string> {
+  const unread = (cause: unknown): never => {
     throw fileError(folder, 'read', cause);
-  });
+  };
+  const real = await realpath(folder).catch(unread);
+  if (seen.has(real)) return;
+  seen.add(real);
+  const entries = await readdir(folder, { withFileTypes: true }).catch(unread);
   entries.sort((a, b) => (a.name < b.name ? -1 : 1));
   for (const entry of entries) {
     const file = path.join(folder, entry.name);
-    if (entry.isDirectory()) yield* folderFiles(file);
+    // A link that leads nowhere is an error when it is read, if its name says that it should be.
+    const to = entry.isSymbolicLink() ? await stat(file).catch(() => entry) : entry;
+    if (to.isDirectory()) yield* folderFiles(file, seen);
     else if (entry.name.endsWith('timeseries.csv')) yield file;
     else if (!entry.name.endsWith('.csv') && extensions.includes(path.extname(entry.name))) yield file;
   }
+}
+
+/** What to say where inputs hold no stay. */
+export function noStays(inputs: readonly string[], drops: DropReport): HPformerError {
+  const left =
+    drops.total > 0
+      ? `; left out: ${drops}`
+      : ` (folders are searched for …timeseries.csv, ${extensions.slice(1).join(', ')})`;
+  return new HPformerError('ERR_HPFORMER_INPUT', `${inputs.join(', ')}: expected at least one stay, got none${left}`);
 }
 
 /** Number of input files in files and folders, for the time left; folders that cannot be read count as none. */

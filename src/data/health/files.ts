@@ -1,5 +1,9 @@
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { HPformerError } from '../../errors';
 import { fileError } from '../../files';
+
+// A pipe would block the whole process at the opening already, signals too, if it were not said that it must not.
+const readNow = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
 
 // Grows to the largest file read; episode files are a few kilobytes.
 let scratch = Buffer.allocUnsafe(1 << 16);
@@ -13,7 +17,12 @@ export function readBytesSync(file: string): Buffer {
 export function borrowBytesSync(file: string): Buffer {
   let opened: number | undefined;
   try {
-    opened = openSync(file, 'r');
+    opened = openSync(file, readNow);
+    const stats = fstatSync(opened);
+    if (!stats.isFile()) {
+      const got = stats.isDirectory() ? 'a directory' : 'something else';
+      throw new HPformerError('ERR_HPFORMER_FILE', `${file}: expected a file, got ${got}`);
+    }
     let size = 0;
     for (;;) {
       if (size === scratch.length) {
@@ -26,7 +35,7 @@ export function borrowBytesSync(file: string): Buffer {
       size += read;
     }
   } catch (cause) {
-    throw fileError(file, 'read', cause);
+    throw cause instanceof HPformerError ? cause : fileError(file, 'read', cause);
   } finally {
     if (opened !== undefined) closeSync(opened);
   }

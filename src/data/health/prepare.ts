@@ -1,12 +1,13 @@
 import path from 'node:path';
 import { HPformerError } from '../../errors';
 import { makeFolder, WholeTextWriter, writeAtomically } from '../../files';
+import { describe } from '../../tensor/shape';
 import { checkFields, checkType } from '../check';
-import { type BinOptions, type BinSettings, checkNormalizer, DropReport, findTask } from './arrays';
+import { type BinOptions, type BinSettings, checkNormalizer, countCut, DropReport, findTask } from './arrays';
 import { healthFeatures, preprocessingHash } from './bundle';
 import { type CrewJob, type CrewOptions, checkCrewOptions, runStage } from './crew';
 import { checkDiscretizeOptions } from './discretize';
-import { countFiles, episodeJobs } from './episodes';
+import { countFiles, episodeJobs, noStays } from './episodes';
 import { type Compat, checkCompat, decompensationLabels, lengthOfStayLabels } from './labels';
 import { type ListedStay, openListFile } from './listfile';
 import { type Normalizer, NormalizerFitter, type NormalizerJSON } from './normalizer';
@@ -32,6 +33,8 @@ export interface PrepareArraysOptions extends CrewOptions {
   /** Malformed stays are counted instead of ending the run. */
   lenient?: boolean | undefined;
   compat?: Compat | undefined;
+  /** Counts what {@link fitNormalizer} leaves out; what arrays leave out is in their manifest. */
+  drops?: DropReport | undefined;
   /** Called after each stay, with the number of input files done and of all. */
   progress?: ((files: number, allFiles: number) => void) | undefined;
 }
@@ -73,6 +76,7 @@ function checkPrepare(where: string, options: PrepareArraysOptions): void {
     list: 'string?',
     bins: 'object?',
     lenient: 'boolean?',
+    drops: 'object?',
     progress: 'function?',
   });
   const { task, list, normalizer = 'fit', bins, unknown, compat } = options;
@@ -83,6 +87,7 @@ function checkPrepare(where: string, options: PrepareArraysOptions): void {
   const { step } = checkDiscretizeOptions({ ...bins, ...(unknown === undefined ? {} : { unknown }) });
   checkWindow(where, task, step);
   if (list !== undefined) checkLabelSteps(where, task, step);
+  checkType(`${where}: drops: add`, options.drops?.add, 'function?');
   checkCompat(where, compat);
   checkCrewOptions(options);
 }
@@ -150,15 +155,24 @@ export async function fitNormalizer(options: PrepareArraysOptions): Promise<Norm
   checkPrepare('fitNormalizer', options);
   const { bins = {}, normalizerColumns = 'all' } = options;
   const fitter = new NormalizerFitter({ columns: normalizerColumns, width: columnNames(bins.masks ?? true).length });
-  const drops = new DropReport();
+  const drops = options.drops ?? new DropReport();
   const progress = await progressOf(options);
   const stage = stageOf(options, 'moments', undefined);
+  let stays = 0;
   for await (const [{ file }, result] of runStage(stage, jobsOf(options, drops), options)) {
-    if (result.kind === 'moments') fitter.addMoments(result.moments, result.rows);
     progress(file);
+    if (result.kind === 'empty' || result.kind === 'malformed') dropped(drops, file, result);
+    if (result.kind !== 'moments') continue;
+    fitter.addMoments(result.moments, result.rows);
+    drops.add('reading of an unknown text', file, result.skipped);
+    stays++;
   }
+  if (stays === 0) throw noStays(placesOf(options), drops);
   return fitter.finish();
 }
+
+/** Where stays were looked for. */
+const placesOf = ({ list, inputs }: PrepareArraysOptions): readonly string[] => (list === undefined ? inputs : [list]);
 
 /** Labels of one stay in the shape of the task: `[labels]`, or `[steps]` with which of them count. */
 function labelsOf(stay: ListedStay, task: HealthTask, compat: Compat): { labels: Float32Array; valid: Uint8Array } {
@@ -205,6 +219,7 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
   };
   const ids = new WholeTextWriter(path.join(out, 'ids.txt'));
   const drops = new DropReport();
+  let stays = 0;
   let episodes = 0;
   let skippedReadings = 0;
   try {
@@ -219,6 +234,7 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
     const progress = await progressOf(options);
     for await (const [{ file, stay }, result] of runStage(stage, jobsOf(options, drops), options)) {
       progress(file);
+      stays++;
       if (result.kind === 'empty' || result.kind === 'malformed') {
         dropped(drops, file, result);
         continue;
@@ -227,6 +243,12 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
       const { episode } = result;
       const labels = stay && attempt(lenient, drops, file, () => labelsOf(stay, task, compat));
       if (stay && !labels) continue;
+      if (/[\n\r]/.test(episode.id)) {
+        throw new HPformerError(
+          'ERR_HPFORMER_INPUT',
+          `${file}: expected the name of a stay in one line, as ids.txt has them, got ${describe(episode.id)}`,
+        );
+      }
       await writers.features.write(episode.features, 1);
       await writers.bins.write(Int32Array.of(episode.bins), 1);
       await writers.step.write(Int32Array.of(episode.step), 1);
@@ -235,9 +257,11 @@ export async function prepareArrays(options: PrepareArraysOptions): Promise<Prep
         await writers.valid?.write(labels.valid, 1);
       }
       await ids.write(`${episode.id}\n`);
+      countCut(drops, episode, file);
       skippedReadings += episode.skipped;
       episodes++;
     }
+    if (stays === 0) throw noStays(placesOf(options), drops);
     for (const writer of begun) await writer.end();
     await ids.end();
   } catch (error) {

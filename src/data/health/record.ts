@@ -71,6 +71,7 @@ export function predictionRecord(
     skipped: 'number',
     observed: 'number?',
     lastReadingAge: 'number',
+    cut: 'number?',
   });
   checkList('record', 'probabilities', raw);
   checkFields('record: context', context, {
@@ -103,6 +104,8 @@ export function predictionRecord(
     warnings.push(`only ${(100 * episode.observed).toFixed(1)} % of values were observed`);
   }
   if (episode.lastReadingAge > mostAge) warnings.push(`the last reading is ${episode.lastReadingAge.toFixed(1)} h old`);
+  if (episode.cut !== undefined && episode.cut > 0)
+    warnings.push(`the stay goes on for ${episode.cut} steps that the model does not see`);
   if (episode.skipped > 0) warnings.push(`${episode.skipped} readings were skipped for unknown texts`);
   if (Array.from(raw).some((p) => !Number.isFinite(p)))
     warnings.push('a probability is not finite: a reading was NaN or infinite');

@@ -4,7 +4,7 @@ import { HPformerError } from '../../errors';
 import { fileError } from '../../files';
 import { Tensor } from '../../tensor/tensor';
 import type { LabelledBatch, OpenSource, ScoreBatch } from '../recipes';
-import { DropReport, EpisodePreparer, episodeFromBytes, type PreparedEpisode } from './arrays';
+import { countCut, DropReport, EpisodePreparer, episodeFromBytes, type PreparedEpisode } from './arrays';
 import { readHealthPreprocessing } from './bundle';
 import { calibrateRows } from './calibration';
 import { runStage } from './crew';
@@ -212,8 +212,10 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
       let files = 0;
       let latest = '';
       for await (const [{ file }, result] of runStage(stage, episodeJobs(raw, { drops }), { workers, signal })) {
-        if (result.kind === 'features') waiting.push(result.episode);
-        else drops.add('no reading in the window of the task', file);
+        if (result.kind === 'features') {
+          waiting.push(result.episode);
+          countCut(drops, result.episode, file);
+        } else drops.add('no reading in the window of the task', file);
         if (file !== latest) progress?.(++files, total);
         latest = file;
         if (waiting.length >= batch) yield flush();
@@ -260,8 +262,10 @@ export const healthSource: OpenSource = (bundle, config, inputs) => {
           const end = task.end ?? stay.lines.reduce((most, line) => Math.max(most, line.hours ?? 0), 0);
           const input = episodeFromBytes(stay.id, stay.file, readBytesSync(stay.file));
           const episode = preparer.prepare(input, end > 0 ? end : undefined);
-          if (episode) waiting.push(rowsOf(stay, episode, task, list));
-          else drops.add('no reading in the window of the task', stay.file);
+          if (episode) {
+            waiting.push(rowsOf(stay, episode, task, list));
+            countCut(drops, episode, stay.file);
+          } else drops.add('no reading in the window of the task', stay.file);
           if (waiting.length >= batch) yield flush();
           progress?.(done + 1, stays.length);
         }

@@ -16,7 +16,7 @@ export interface StageAnswer {
   numbers: Float32Array | Float64Array;
   stays: (
     | Omit<PreparedEpisode, 'features'>
-    | { kind: 'moments'; rows: number }
+    | { kind: 'moments'; rows: number; skipped: number }
     | { kind: 'empty' }
     | { kind: 'malformed'; message: string }
   )[];
@@ -25,7 +25,7 @@ export interface StageAnswer {
 }
 
 function plain(result: StageResult): StageAnswer['stays'][number] {
-  if (result.kind === 'moments') return { kind: 'moments', rows: result.rows };
+  if (result.kind === 'moments') return { kind: 'moments', rows: result.rows, skipped: result.skipped };
   if (result.kind !== 'features') return result;
   const { features: _, ...rest } = result.episode;
   return rest;

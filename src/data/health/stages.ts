@@ -21,7 +21,7 @@ export interface StageOptions {
 /** What became of one stay. */
 export type StageResult =
   | { kind: 'features'; episode: PreparedEpisode }
-  | { kind: 'moments'; moments: Float64Array; rows: number }
+  | { kind: 'moments'; moments: Float64Array; rows: number; skipped: number }
   /** No reading in the window of the task. */
   | { kind: 'empty' }
   /** Only when lenient. */
@@ -59,7 +59,7 @@ export class Stage {
       if (!binned) return { kind: 'empty' };
       const moments = (into as Float64Array | undefined) ?? new Float64Array(this.size);
       stayMoments(moments, binned.values, this.preparer.columns.length, binned.bins);
-      return { kind: 'moments', moments, rows: binned.bins };
+      return { kind: 'moments', moments, rows: binned.bins, skipped: binned.skipped };
     } catch (error) {
       if (!this.options.lenient || !(error instanceof HPformerError) || error.code !== 'ERR_HPFORMER_INPUT')
         throw error;

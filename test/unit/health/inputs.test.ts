@@ -1,4 +1,5 @@
 /** What the health commands make of list files, folders and names of stays: nothing is merged, cut or passed over without a word. */
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -184,4 +185,142 @@ test('length of stay, calibrated class by class: predictions, records and explan
     expect(row).toHaveLength(10);
     expect(row.reduce((sum, p) => sum + p, 0)).toBeCloseTo(1, 7);
   }
+});
+
+describe('folders', () => {
+  test('nothing to work on is an error, for every command', async () => {
+    fs.mkdirSync(at('empty'));
+    const empty = [at('empty'), put('empty.jsonl', '\n')];
+    const bundle = at('b.safetensors');
+    const zero = put('zero/test_listfile.csv', 'stay,y_true\n');
+    for (const input of empty) {
+      for (const args of [
+        ['predict', bundle, input, '--out', at('nothing.csv'), ...cpu],
+        ['predict', bundle, input, ...cpu],
+        ['explain', bundle, input, ...cpu],
+        ['prepare', 'arrays', input, '--normalizer', at('normalizer.json'), '--out', at('no-arrays')],
+        ['prepare', 'normalizer', input, '--out', at('no.json')],
+      ]) {
+        const { code, out, err } = await hpformer(...args);
+        expect([code, out, err]).toEqual([
+          1,
+          '',
+          expect.stringMatching(/: expected at least one .*, got none.*_INPUT/),
+        ]);
+        expect(err).toContain(input);
+      }
+    }
+    expect(await hpformer('prepare', 'extract', at('empty'), '--out', at('none'))).toMatchObject({ code: 1 });
+    expect(await hpformer('evaluate', bundle, path.dirname(zero), ...cpu)).toMatchObject({ code: 1 });
+    expect(fs.existsSync(at('nothing.csv'))).toBe(false);
+    expect(fs.existsSync(at('no-arrays/prepare.json'))).toBe(false);
+  });
+
+  test('a pipe of the name of an episode is an error, not a wait', async () => {
+    put('pipes/a_timeseries.csv', stays[0]!);
+    execFileSync('mkfifo', [at('pipes/b_timeseries.csv')]);
+    const { code, err } = await hpformer('predict', at('b.safetensors'), at('pipes'), '--out', at('pipe.csv'), ...cpu);
+    expect([code, err]).toEqual([1, expect.stringContaining('b_timeseries.csv: expected a file, got something else')]);
+  });
+
+  test('links are followed, and end where they lead round', async () => {
+    put('real/1_episode1_timeseries.csv', stays[0]!);
+    put('far/2_episode1_timeseries.csv', stays[1]!);
+    fs.symlinkSync(at('far'), at('real/linked'));
+    fs.symlinkSync(at('real'), at('far/back'));
+    fs.symlinkSync(at('far/2_episode1_timeseries.csv'), at('real/3_episode1_timeseries.csv'));
+    const scores = await ok('predict', at('b.safetensors'), at('real'), ...cpu);
+    const ids = scores.trim().split('\n').slice(1);
+    expect(ids.map((line) => line.split(',')[0])).toEqual(['1_episode1', '3_episode1', '2_episode1']);
+  });
+});
+
+describe('what is left out or wrong is said', () => {
+  const reading = (stay: string, hours: number, value: string) =>
+    `{"stay": "${stay}", "hours": ${hours}, "variable": "Heart Rate", "value": ${value}}\n`;
+
+  test('normaliser: counted', async () => {
+    const text = reading('a', 1, '80') + reading('b', 60, '80') + reading('c', 1, 'true');
+    const args = ['prepare', 'normalizer', put('some.jsonl', text), '--out', at('some.json'), '--lenient'];
+    expect((await hpformer(...args)).err).toMatch(/left out: 2 × no reading in the window/);
+    expect(JSON.parse(await ok(...args, '--json')).dropped).toMatchObject({
+      'no reading in the window of the task': { count: 2 },
+      'value is no number or text': { count: 1 },
+    });
+  });
+
+  test('evaluate, as JSON too; explain', async () => {
+    const late = stays[0]!.split('\n')[0]!;
+    put('late/1_episode1_timeseries.csv', stays[0]!);
+    put('late/2_episode1_timeseries.csv', `${late}\n60,${','.repeat(16)}\n`);
+    put('late/listfile.csv', 'stay,y_true\n1_episode1_timeseries.csv,1\n2_episode1_timeseries.csv,0\n');
+    const { dropped } = JSON.parse(await ok('evaluate', at('b.safetensors'), at('late'), '--json', ...cpu));
+    expect(dropped).toMatchObject({ 'no reading in the window of the task': { count: 1 } });
+    const explained = await hpformer('explain', at('b.safetensors'), at('late'), '--perturb', 'none', ...cpu);
+    expect(explained).toMatchObject({ code: 0, err: expect.stringMatching(/left out: 1 × no reading .*2_episode1/) });
+  });
+
+  test('hours after the window of an hourly model: counted, and a warning in the record', async () => {
+    const config = presets.decompensation({ hidden: 16, layers: 1, segments: { steps: 24 } });
+    fs.writeFileSync(at('day.safetensors'), serializeCheckpoint(config, initialWeights(config, 1)));
+    const task = ['--task', 'decompensation', '--normalizer', at('normalizer.json')];
+    await ok('prepare', 'bundle', at('day.safetensors'), ...task, '--out', at('day-b.safetensors'));
+    const text = reading('long', 1, '80') + reading('long', 29.5, '90') + reading('short', 23, '80');
+    const input = put('long.jsonl', text);
+    const record = ['--record', at('long-r.jsonl')];
+    const { err } = await hpformer('predict', at('day-b.safetensors'), input, ...record, ...cpu);
+    expect(err).toContain('left out: 1 × later hours of a stay longer than the 24 steps of the model');
+    const [long, short] = read('long-r.jsonl')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line).warnings);
+    expect(long).toContain('the stay goes on for 6 steps that the model does not see');
+    expect(JSON.stringify(short)).not.toContain('goes on');
+    const late = await hpformer('explain', at('day-b.safetensors'), input, '--hour', '24', '--perturb', 'none', ...cpu);
+    expect(late).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('--hour: expected at most 23 for short, got 24'),
+    });
+  });
+
+  test('scores that are no numbers, and stays of one name', async () => {
+    put('nan/1_episode1_timeseries.csv', stays[0]!);
+    put('nan/2_episode1_timeseries.csv', stays[1]!.replace(/\n([\d.]+),[^\n]*/, `\n$1,,nan${','.repeat(15)}`));
+    put('nan/listfile.csv', 'stay,y_true\n1_episode1_timeseries.csv,1\n2_episode1_timeseries.csv,0\n');
+    const scored = await hpformer('predict', at('b.safetensors'), at('nan'), at('nan'), ...cpu);
+    expect(scored.code).toBe(0);
+    expect(scored.err).toMatch(/2 of 4 episodes have the name of an earlier one, first: 1_episode1\n/);
+    expect(scored.err).toMatch(/2 of 4 episodes have a score that is no number .*, first: 2_episode1\n/);
+    expect(await hpformer('evaluate', at('b.safetensors'), at('nan'), ...cpu)).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(/2_episode1: expected a probability, got NaN .*ERR_HPFORMER_INPUT/),
+    });
+  });
+
+  test('a name of two lines is no line of ids.txt', async () => {
+    const input = put('lines.jsonl', reading('a\\nb', 1, '80'));
+    const args = ['prepare', 'arrays', input, '--normalizer', at('normalizer.json'), '--out', at('lines-out')];
+    expect(await hpformer(...args)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('the name of a stay in one line'),
+    });
+    expect(fs.existsSync(at('lines-out/ids.txt'))).toBe(false);
+  });
+});
+
+test('a temperature at its bound is noted', async () => {
+  const list = fs.readFileSync(at('stays/listfile.csv'), 'utf8').trim().split('\n');
+  const scores = await ok('predict', at('b.safetensors'), at('stays'), ...cpu);
+  const score = new Map(scores.split('\n').map((line) => line.split(',') as [string, string]));
+  const known = list.slice(1).map((line) => ({ file: line.split(',')[0]!, p: 0 }));
+  for (const stay of known) stay.p = Number(score.get(/(\d+_episode1)/.exec(stay.file)![1]!));
+  known.sort((a, b) => a.p - b.p);
+  // The least of the scores died: the wrong way round.
+  const lines = known.map(({ file }, i) => `${file},${i < known.length / 2 ? 1 : 0}\n`);
+  fs.mkdirSync(at('wrong'));
+  fs.symlinkSync(at('stays/0000'), at('wrong/0000'));
+  put('wrong/listfile.csv', `stay,y_true\n${lines.join('')}`);
+  const calibrate = ['--calibrate', 'temperature', '--calibrate-on', 'test', '--bootstrap', '0'];
+  const { code, err } = await hpformer('evaluate', at('b.safetensors'), at('wrong'), ...calibrate, ...cpu);
+  expect([code, err]).toEqual([0, expect.stringContaining('the temperature is at its bound')]);
 });
