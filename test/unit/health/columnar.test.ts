@@ -151,3 +151,15 @@ test('a file that the package cannot read, or that is not there', () => {
     expect(message).toMatch(/^\/torn\.\w+: cannot be read \(/);
   }
 });
+
+test('a number of a stay that is not exact is an error, or counted; as text it is a name', () => {
+  const rows = [
+    { stay: 2 ** 53, hours: 1, variable: 'Heart Rate', value: 80 },
+    { stay: '9007199254740993', hours: 1, variable: 'Heart Rate', value: 90 },
+  ];
+  expect(read('large.parquet', rows)).toEqual({
+    code: 'ERR_HPFORMER_INPUT',
+    message: expect.stringContaining('row 1, column "stay": expected a number up to 2^53 - 1'),
+  });
+  expect(Object.keys(read('large.parquet', rows, true).stays)).toEqual(['9007199254740993']);
+});
