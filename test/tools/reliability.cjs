@@ -33,7 +33,7 @@ const figures = [
   ['npx jest test/fuzz', /^(?:fuzz|Tests): .*$/gm, 7],
   ['npm run test:fuzz -- 240', /^fuzz: .*$/gm, 3],
   ['bash test/tools/fuzz-native.sh 600', /^fuzz: .*$/gm, 2],
-  ['ctest --test-dir build -V -R allocation', / \d+ allocations.*$|^\d+% tests passed.*$/gm, 20, allocations],
+  ['ctest --test-dir build -V -R allocation', / \d+ allocations.*$|^\d+% tests passed.*$/gm, 40, allocations],
   ['npx jest test/trust/memory test/trust/loading', tests, 1],
   ['node --expose-gc test/trust/figures.cjs large', /^large: .*$/gm, 1],
   ['node --expose-gc test/tools/soak.cjs', /^\d+ runs: .*$/gm, 1],
