@@ -38,20 +38,17 @@ const extensions = ['.csv', '.jsonl', '.ndjson', '.json', '.parquet', '.arrow', 
 export async function* inputFiles(inputs: readonly string[]): AsyncGenerator<string> {
   checkType('inputs', inputs, 'strings');
   for (const input of inputs) {
-    let directory: boolean;
-    try {
-      directory = (await stat(input)).isDirectory();
-    } catch (cause) {
+    const there = await stat(input).catch((cause) => {
       throw fileError(input, 'read', cause);
-    }
-    if (!directory) {
+    });
+    if (!there.isDirectory()) {
       if (!extensions.includes(path.extname(input))) {
         throw new HPformerError(
           'ERR_HPFORMER_FILE',
           `${input}: expected a folder or a file ending in ${extensions.join(', ')}`,
         );
       }
-      yield input;
+      yield regular(input, there);
       continue;
     }
     yield* folderFiles(input, new Set());
@@ -73,9 +70,15 @@ async function* folderFiles(folder: string, seen: Set<string>): AsyncGenerator<s
     // A link that leads nowhere is an error when it is read, if its name says that it should be.
     const to = entry.isSymbolicLink() ? await stat(file).catch(() => entry) : entry;
     if (to.isDirectory()) yield* folderFiles(file, seen);
-    else if (entry.name.endsWith('timeseries.csv')) yield file;
-    else if (!entry.name.endsWith('.csv') && extensions.includes(path.extname(entry.name))) yield file;
+    else if (entry.name.endsWith('timeseries.csv')) yield regular(file, to);
+    else if (!entry.name.endsWith('.csv') && extensions.includes(path.extname(entry.name))) yield regular(file, to);
   }
+}
+
+/** A file that ends: opening a pipe nobody writes to would hold up the process for ever, signals too. @throws HPformerError. */
+function regular(file: string, entry: { isFile(): boolean; isSymbolicLink(): boolean }): string {
+  if (entry.isFile() || entry.isSymbolicLink()) return file;
+  throw new HPformerError('ERR_HPFORMER_FILE', `${file}: expected a file, got something else`);
 }
 
 /** What to say where inputs hold no stay. */

@@ -63,15 +63,18 @@ export function readListFile(text: string, file: string): ListedStay[] {
 
 /**
  * Reads a list file and finds its stays. Lists beside the episodes of one subject name them as the task folders will
- * (`10001_episode1_timeseries.csv`), where the file is `episode1_timeseries.csv` still.
+ * (`10001_episode1_timeseries.csv`), where the file in the subject's folder is `episode1_timeseries.csv` still.
  *
  * @throws HPformerError as {@link readListFile}, `ERR_HPFORMER_FILE` for a list that cannot be read.
  */
 export async function openListFile(list: string): Promise<ListedStay[]> {
   const stays = readListFile(await readText(list), list);
   for (const stay of stays) {
-    const plain = stay.file.replace(/[^\\/_]+_(?=episode\d+_timeseries\.csv$)/, '');
-    if (plain !== stay.file && !existsSync(stay.file) && existsSync(plain)) stay.file = plain;
+    const { dir, base } = path.parse(path.resolve(stay.file));
+    const subject = `${path.basename(dir)}_`;
+    if (!base.startsWith(subject) || existsSync(stay.file)) continue;
+    const plain = path.join(path.dirname(stay.file), base.slice(subject.length));
+    if (existsSync(plain)) stay.file = plain;
   }
   return stays;
 }

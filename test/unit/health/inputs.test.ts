@@ -79,6 +79,12 @@ describe('list files', () => {
       labelled: true,
     });
     expect(read('dp/ids.txt')).toBe('30001_episode1\n');
+    // Another subject's name is not this subject's file.
+    const other = put('pat/10001/other_listfile.csv', 'stay,y_true\n10002_episode1_timeseries.csv,1\n');
+    expect(await hpformer('prepare', 'arrays', '--list', other, '--out', at('other'))).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('10002_episode1_timeseries.csv: cannot be read'),
+    });
   });
 
   test('a part of a list file, or a calibration judged on its own rows, is refused unless asked for', async () => {
@@ -218,9 +224,19 @@ describe('folders', () => {
 
   test('a pipe of the name of an episode is an error, not a wait', async () => {
     put('pipes/a_timeseries.csv', stays[0]!);
-    execFileSync('mkfifo', [at('pipes/b_timeseries.csv')]);
-    const { code, err } = await hpformer('predict', at('b.safetensors'), at('pipes'), '--out', at('pipe.csv'), ...cpu);
-    expect([code, err]).toEqual([1, expect.stringContaining('b_timeseries.csv: expected a file, got something else')]);
+    put('pipes/listfile.csv', 'stay,y_true\nb_timeseries.csv,1\n');
+    for (const name of ['b_timeseries.csv', 'b.jsonl', 'b.json', 'b.parquet']) {
+      execFileSync('mkfifo', [at(`pipes/${name}`)]);
+      for (const input of [at('pipes'), at(`pipes/${name}`)]) {
+        const { code, err } = await hpformer('predict', at('b.safetensors'), input, '--out', at('pipe.csv'), ...cpu);
+        expect([code, err]).toEqual([1, expect.stringContaining(`${name}: expected a file, got something else`)]);
+      }
+      if (name.endsWith('.csv')) {
+        const { code, err } = await hpformer('evaluate', at('b.safetensors'), at('pipes'), ...cpu);
+        expect([code, err]).toEqual([1, expect.stringContaining(`${name}: expected a file, got something else`)]);
+      }
+      fs.rmSync(at(`pipes/${name}`));
+    }
   });
 
   test('links are followed, and end where they lead round', async () => {
