@@ -106,7 +106,7 @@ export const evaluate: Command = {
       if (overlap)
         await note(
           io.stderr,
-          'note: the calibration is judged on rows that it was fitted on: it looks better than it is\n',
+          'note: the calibration is judged on rows that it was fitted on, and looks better than it is: give a folder with val_listfile.csv and test_listfile.csv\n',
         );
       const studies = await finishReport(
         request,

@@ -43,10 +43,10 @@ export function reportRequest(values: Values): ReportRequest {
 }
 
 /**
- * Whether a calibration is judged on rows that it is fitted on, because that was asked for. Where only the files of two parts make it so,
- * that is an error, and so is a part of a list file given by name, which is all there is.
+ * Whether a calibration is judged on rows that it is fitted on: because one part was asked for twice, or because one file is all there is.
  *
- * @throws UsageError; HPformerError `ERR_HPFORMER_FILE` for list files that are not there.
+ * @throws UsageError for a part of a list file given by name, which is judged whole; HPformerError `ERR_HPFORMER_FILE` for list files
+ * that are not there.
  */
 export async function checkParts(
   data: ScoreSource,
@@ -61,12 +61,7 @@ export async function checkParts(
   if (method === undefined) return false;
   if (fitPart === part || part === 'all' || fitPart === 'all') return true;
   const [fitted = [], judged = []] = data.partFiles ? [await data.partFiles(fitPart), await data.partFiles(part)] : [];
-  const both = fitted.find((file) => judged.includes(file));
-  if (both === undefined) return false;
-  throw new UsageError(
-    `--calibrate: expected other rows to fit on than to judge, got "${both}" for both ${fitPart} and ${part}: give a folder with ` +
-      `val_listfile.csv and test_listfile.csv, or --calibrate-on ${part} to judge on the fitted rows`,
-  );
+  return fitted.some((file) => judged.includes(file));
 }
 
 /** Kappa, micro and macro AUROC of rows whose labels are one class each; undefined for anything else. */
