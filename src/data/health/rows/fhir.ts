@@ -137,10 +137,14 @@ export function fhirResource(json: unknown): json is { resourceType: string } {
   return typeof (json as { resourceType?: unknown } | null)?.resourceType === 'string';
 }
 
-/** Milliseconds of a FHIR instant or dateTime with at least minutes and a zone; coarser times cannot be placed in an hour. */
+/**
+ * Milliseconds of a FHIR instant or dateTime with at least minutes and a zone; coarser times cannot be placed in an hour, and days that
+ * their month does not have (Date.parse takes them for days of the next) in no day.
+ */
 function fhirTime(text: unknown): number | undefined {
   if (typeof text !== 'string') return undefined;
-  if (!/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})$/.test(text)) return undefined;
+  const date = /^(\d{4})-(\d{2})-(\d{2})T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})$/.exec(text);
+  if (!date || Number(date[3]) > new Date(Date.UTC(Number(date[1]), Number(date[2]), 0)).getUTCDate()) return undefined;
   const time = Date.parse(text);
   return Number.isNaN(time) ? undefined : time;
 }
