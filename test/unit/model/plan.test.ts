@@ -1,8 +1,11 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import fc from 'fast-check';
 import { type HPformerConfig, presets } from '../../../src';
 import { buildPlan, type PlanContext } from '../../../src/model/plan';
 import { type RewriteName, rewriteNames } from '../../../src/model/types';
 import { seed } from '../../seed';
+import { root } from '../../skips';
 import { health, image, retrieval, text, valid } from './configs';
 
 const all = 2 ** rewriteNames.length - 1;
@@ -88,6 +91,23 @@ test('on a CUDA device: the fused kernel where the shape has one, and never a fo
     [presets.mortality(), { ...cuda, rewrites: all & ~1 }],
   ] as const)
     expect(names(config, 48, context)).toEqual(['foldedWeights']);
+});
+
+test('the shapes of the fused kernel are those that cuda/ is compiled for', () => {
+  const text = (file: string) => readFileSync(join(root, 'cuda', file), 'utf8');
+  const widths = /foreach\(hidden ([\d ]+)\)/.exec(text('cuda.cmake'))![1]!.split(' ').map(Number);
+  const mostSegments = Number(/kMaxSegments = (\d+);/.exec(text('layout.h'))![1]);
+  const mostHeadLayers = Number(/kMaxHeadLayers = (\d+);/.exec(text('params.h'))![1]);
+  const cuda: PlanContext = { ...cpu, device: 'cuda:0', isa: '', tile: { tokens: 16, sequences: 16 } };
+  const fused = (over: Parameters<typeof presets.mortality>[0], steps = 48) =>
+    buildPlan(presets.mortality(over), { batch: 1, steps }, cuda).rewrites.find((r) => r.name === 'depthFirst')!
+      .applies;
+  const all = Array.from({ length: 24 }, (_, i) => 16 * (i + 1));
+  expect(all.filter((hidden) => fused({ hidden, heads: 4 }))).toEqual(widths);
+  const segments = (steps: number) => fused({ segments: { rule: 'upstream', times: steps, steps: 1 } }, steps);
+  expect([segments(mostSegments), segments(mostSegments + 1)]).toEqual([true, false]);
+  const head = (count: number) => fused({ head: { layers: Array(count).fill({ size: 8, activation: 'relu' }) } });
+  expect([head(mostHeadLayers - 1), head(mostHeadLayers)]).toEqual([true, false]); // the output layer is one of them
 });
 
 test('switched off by name, and the reference uses none', () => {
